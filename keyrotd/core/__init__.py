@@ -1,0 +1,1 @@
+"""The idea of keyrotd, pure: no clock, no chance, no input or output, no logging."""

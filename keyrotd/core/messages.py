@@ -1,0 +1,126 @@
+"""What the parts of keyrotd say to each other, as values. How each is written and proven is the affair of seal/."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """
+    The leader's signed heartbeat: the fleet's clock, and the proof that a scheduler (not just a store) is alive.
+
+    `confirmed_at` is the instant at which every live node had read window `digest` back, None while some have not.
+    """
+
+    ring: str
+    epoch: int
+    digest: str
+    confirmed_at: int | None
+    signed_at: int
+
+
+class Goal(Enum):
+    """What an operator may ask for: a state to reach, so that a replay finds it reached."""
+
+    ROTATE = "rotate"  # any window past the epoch
+    REVOKE = "revoke"  # a window with a barrier past the epoch
+
+
+#: A request is void this long after it was made, by the leader's clock.
+REQUEST_LIFETIME_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An operator's signed wish: `goal` past epoch `past_epoch`, with who asked and why."""
+
+    ring: str
+    goal: Goal
+    past_epoch: int
+    drop_live_keys: bool
+    who: str
+    reason: str
+    made_at: int
+
+
+class NodeState(Enum):
+    """One word for a node, worst last; only IN_STEP counts as acknowledged."""
+
+    IN_STEP = "in_step"  # every server shows the window that the node holds
+    JOINING = "joining"  # first round trip: nothing installed yet
+    BEHIND = "behind"  # a server could not be brought to the window
+    DRIFT = "drift"  # a server lost or changed its keys since the last tick; being repaired
+    ISOLATED = "isolated"  # sealing with keys of the node's own
+
+
+class ServerState(Enum):
+    IN_STEP = "in_step"
+    INSTALLING = "installing"  # not tried yet, or the attempt is running late
+    FAILED = "failed"  # observed, but it refused or did not show the keys
+    UNREACHABLE = "unreachable"  # could not be observed
+
+
+class ProbeState(Enum):
+    """What a real handshake showed about a server, by the agent's own word."""
+
+    NONE = "none"  # no probe address configured, or nothing probed yet
+    RESUMED = "resumed"  # its ticket carries current's name and resumed
+    WRONG_KEY = "wrong_key"  # it issues tickets under another key
+    NO_TICKETS = "no_tickets"
+    REFUSED = "refused"  # its own fresh ticket did not resume
+    UNREACHABLE = "unreachable"  # no TCP connection
+    RESET = "reset"  # connection closed within the handshake
+    CERTIFICATE = "certificate"  # the handshake failed on the certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """`slots` None: unbounded or not yet known. `fault` is words for people, '' when there is none; never a key."""
+
+    name: str
+    driver: str
+    state: ServerState
+    slots: int | None
+    probe: ProbeState
+    fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """
+    A node's authenticated word on what it has.
+
+    `holds` is the digest of the window that the node has accepted, `read_back` that of the window which all its
+    servers were seen to hold (None: none, or not all). `counter` only grows, so a replayed report is recognised.
+    `reported_at` is the node's fleet time, 0 while it has none.
+    """
+
+    ring: str
+    node: str
+    counter: int
+    reported_at: int
+    state: NodeState
+    epoch: int
+    holds: str | None
+    read_back: str | None
+    floor: int
+    barrier: int
+    poll_interval_ms: int
+    servers: tuple[ServerReport, ...]
+
+    @property
+    def slots(self) -> int | None:
+        """The least slots of any server on this node; None when all are unbounded."""
+        return min((server.slots for server in self.servers if server.slots is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of history: what the leader did or refused, `kind` from a closed set, and why."""
+
+    ring: str
+    kind: str
+    epoch: int
+    happened_at: int
+    who: str
+    reason: str
