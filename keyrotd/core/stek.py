@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, assert_never
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -90,7 +91,7 @@ def refuse_weak(seed: bytes) -> None:
         raise WeakSeed(f"a seed has {SEED_BYTES} bytes, this one has {len(seed)}")
     if any(seed == seed[:period] * (SEED_BYTES // period) for period in (1, 2, 4, 8, 16)):
         raise WeakSeed("the seed repeats itself: a default or a broken random source")
-    if len({(b - a) % 256 for a, b in zip(seed, seed[1:], strict=False)}) == 1:
+    if len({(b - a) % 256 for a, b in pairwise(seed)}) == 1:
         raise WeakSeed("the seed counts: a default or a test pattern")
     if all(byte < 0x80 and chr(byte).isprintable() for byte in seed):  # noqa: PLR2004 - ASCII
         # 32 random bytes are all printable ASCII once in 2**45; a pass phrase or base64 text always is.

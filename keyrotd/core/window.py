@@ -192,12 +192,12 @@ def rotate(window: Window, *, fresh: Stek, fence: int, now_at: int, terms: Terms
     step seals with a previous key, so each of those may leave one ticket lifetime (and eps) later than that. No
     bound is ever raised.
     """
-    settled = tuple(_lowered(key, settled_at, window.ticket_lifetime_ms, terms.eps_ms) for key in window.previous)
+    older = settled(window, settled_at=settled_at, eps_ms=terms.eps_ms)
     return replace(
         _successor(window, fence=fence, now_at=now_at, terms=terms),
         current=_promoted(window.next, now_at, terms),
         next=_made(fresh, window.epoch + 1, now_at, terms),
-        previous=_kept((window.current, *settled), now_at, terms),
+        previous=_kept((window.current, *older), now_at, terms),
     )
 
 
@@ -255,11 +255,17 @@ def _promoted(key: Key, now_at: int, terms: Terms) -> Key:
     return replace(key, seals_from=now_at, seals_until=terms.seals_until, opens_until=opens_until)
 
 
-def _lowered(key: Key, settled_at: int | None, ticket_lifetime_ms: int, eps_ms: int) -> Key:
-    if settled_at is None or key.seals_until is None or key.seals_until <= settled_at:
-        return key
-    opens_until = min(key.opens_until, settled_at + ticket_lifetime_ms + eps_ms)
-    return replace(key, seals_until=settled_at, opens_until=opens_until)
+def settled(window: Window, *, settled_at: int | None, eps_ms: int) -> tuple[Key, ...]:
+    """Return the previous keys with their bounds lowered, now that no node in step has sealed with them since."""
+    if settled_at is None:
+        return window.previous
+    opens_until = settled_at + window.ticket_lifetime_ms + eps_ms
+    return tuple(
+        replace(key, seals_until=settled_at, opens_until=min(key.opens_until, opens_until))
+        if key.seals_until is not None and key.seals_until > settled_at
+        else key
+        for key in window.previous
+    )
 
 
 def _kept(keys: Iterable[Key], now_at: int, terms: Terms) -> tuple[Key, ...]:

@@ -1,0 +1,306 @@
+"""
+What the leader of one ring does next. A decision is a value; whoever asked for it does the deed.
+
+The order is the order of harm: a store that lost or forked windows is mended first, then what an operator burnt is
+revoked, then keys move on. Nothing rotates before every live node has read back the very window that stands
+(equal digest, not merely equal epoch), because only then is `next` known to open everywhere.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, Report, Request
+from keyrotd.core.policy import Policy
+from keyrotd.core.window import Key, Window, settled, usefulness
+
+#: A compromised node may lie about its floor; nobody believes a jump over this.
+MAX_FLOOR_JUMP = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What outlives every cache: the highest epoch ever accepted, and the highest barrier. No key material."""
+
+    floor: int
+    barrier: int
+
+    def after(self, window: Window) -> "Memory":
+        return Memory(floor=max(self.floor, window.epoch), barrier=max(self.barrier, window.barrier))
+
+
+NO_MEMORY = Memory(floor=0, barrier=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """
+    One node in the leader's eyes. `seen_at`: when its report's counter last grew, by the leader's clock.
+
+    `behind_since` is when it was first seen not to have read back the window that stands, None while it has.
+    """
+
+    report: Report
+    seen_at: int
+    behind_since: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """
+    All that a decision rests on.
+
+    `window` is the verified window in the store, None when there is none. `remembered` is the last window that this
+    leader itself published or accepted. `speak_until` is the end of the speak time. `settled_at` is when the gate
+    was first seen open for `window`. `durable` is False while a wanted replica has not acknowledged.
+    """
+
+    window: Window | None
+    remembered: Window | None
+    memory: Memory
+    nodes: tuple[Seen, ...]
+    offers: tuple[Window, ...]
+    requests: tuple[Request, ...]
+    speak_until: int
+    settled_at: int | None
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Publish the ring's first window, or the first above every floor: no live node and no memory holds any."""
+
+    epoch: int
+    barrier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """`overdue` names the live nodes that were not waited for any longer."""
+
+    reason: str
+    overdue: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """`next` itself has expired: both sealing roles anew."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """Republish `base` above `epoch` - 1 with every key that `others` still owe the fleet."""
+
+    base: Window
+    others: tuple[Window, ...]
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A request that would break a promise, with the instant from which it would not."""
+
+    request: Request
+    reason: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+    until: int | None
+
+
+Decision = Bootstrap | Rotate | Revoke | Renew | Mend | Decline | Hold
+
+
+def decide(view: View, policy: Policy, now_at: int) -> Decision:
+    recovery = _recover(view, policy, now_at)
+    if recovery is not None:
+        return recovery
+    window = view.window
+    assert window is not None  # _recover answers for an empty store
+    pending = [request for request in view.requests if verdict(request, window, now_at) == "pending"]
+    for request in pending:
+        if request.goal is Goal.REVOKE:
+            return Revoke(request)
+    if not window.next.open_at(now_at):
+        return Renew("next has expired")
+    due_at = policy.schedule.next_due(window.current.seals_from or window.published_at)
+    asked = next(iter(pending), None)
+    if asked is None and now_at < due_at:
+        return Hold("not due", due_at)
+    return _rotation(view, window, policy, asked, now_at)
+
+
+def _rotation(view: View, window: Window, policy: Policy, asked: Request | None, now_at: int) -> Decision:
+    reason = "due" if asked is None else f"asked by {asked.who}: {asked.reason}"
+    # No hold outlasts seals_until: healthy nodes would stop sealing for the sake of one that is not. Once they have
+    # stopped, waiting for the gate costs nothing more.
+    latest_at = window.seals_until - 2 * policy.tick_interval_ms
+    gate = judge_gate(window, view.nodes, policy, now_at)
+    free_at = free_from(window, fewest_slots(view.nodes, policy, now_at), view.settled_at, policy.eps_ms, now_at)
+    if asked is not None and free_at is not None and not asked.drop_live_keys:
+        return Decline(asked, "a server has too few slots: a key whose tickets still live would be dropped", free_at)
+    spaced_at = window.published_at + max(policy.spacing_ms, _slowest_spacing_ms(view.nodes, policy, now_at))
+    if now_at < spaced_at:
+        return Hold("the last publish is too fresh for the slowest node", spaced_at)
+    if latest_at <= now_at < window.seals_until:
+        return Rotate(f"{reason}; current may not seal for longer", overdue=gate.waiting + gate.overdue)
+    if gate.waiting:
+        return Hold(f"waiting for {listed(gate.waiting)}", gate.until)
+    if not view.durable and now_at < latest_at:
+        return Hold("too few replicas have the window", latest_at)
+    if free_at is not None and now_at < latest_at and (asked is None or not asked.drop_live_keys):
+        return Hold("a server has too few slots: a key whose tickets still live would be dropped", free_at)
+    return Rotate(reason, overdue=gate.overdue)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Who has not read the window back: `waiting` holds a rotation until `until`, `overdue` no longer does."""
+
+    waiting: tuple[str, ...]
+    overdue: tuple[str, ...]
+    until: int | None
+
+    @property
+    def confirmed(self) -> bool:
+        return not self.waiting and not self.overdue
+
+
+def judge_gate(window: Window, nodes: Iterable[Seen], policy: Policy, now_at: int) -> Gate:
+    """Judge every live node by the digest that it read back, and those behind by how long they have been."""
+    behind = [
+        (node, overdue_at(node, policy)) for node in live(nodes, policy, now_at) if not acknowledged(node, window)
+    ]
+    waiting = [(node.report.node, until) for node, until in behind if now_at < until]
+    return Gate(
+        waiting=tuple(sorted(name for name, _ in waiting)),
+        overdue=tuple(sorted(node.report.node for node, until in behind if now_at >= until)),
+        until=max((until for _, until in waiting), default=None),
+    )
+
+
+def acknowledged(node: Seen, window: Window) -> bool:
+    return node.report.read_back == window.digest
+
+
+def overdue_at(node: Seen, policy: Policy) -> int:
+    behind_since = node.seen_at if node.behind_since is None else node.behind_since
+    return behind_since + policy.overdue_after_ms
+
+
+def live(nodes: Iterable[Seen], policy: Policy, now_at: int) -> tuple[Seen, ...]:
+    return tuple(node for node in nodes if now_at - node.seen_at < policy.node_ttl_ms)
+
+
+def verdict(request: Request, window: Window, now_at: int) -> str:
+    """Return pending, reached, expired or future. A replayed request finds its goal reached, or has expired."""
+    if now_at >= request.made_at + REQUEST_LIFETIME_MS:
+        return "expired"
+    if request.made_at > now_at + REQUEST_LIFETIME_MS:
+        return "future"
+    reached = window.epoch if request.goal is Goal.ROTATE else window.barrier
+    return "reached" if reached > request.past_epoch else "pending"
+
+
+def fewest_slots(nodes: Iterable[Seen], policy: Policy, now_at: int) -> int | None:
+    return min((n.report.slots for n in live(nodes, policy, now_at) if n.report.slots is not None), default=None)
+
+
+def free_from(window: Window, slots: int | None, settled_at: int | None, eps_ms: int, now_at: int) -> int | None:
+    """Return when a rotation would drop no key with live tickets from `slots` slots; None: already now."""
+    if slots is None:
+        return None
+    would_open = [window.current, *settled(window, settled_at=settled_at, eps_ms=eps_ms)]
+    sealed = sorted(
+        (key for key in would_open if key.seals_until is not None and key.open_at(now_at)), key=usefulness, reverse=True
+    )
+    return max((key.opens_until for key in sealed[max(slots - 2, 0) :]), default=None)
+
+
+def _slowest_spacing_ms(nodes: Iterable[Seen], policy: Policy, now_at: int) -> int:
+    polls = [n.report.poll_interval_ms for n in live(nodes, policy, now_at)]
+    return max((2 * poll + poll // 5 + policy.store_timeout_ms for poll in polls), default=0)
+
+
+def _recover(view: View, policy: Policy, now_at: int) -> Decision | None:
+    """Return what a store that lost, forked or forgot needs; None when it stands where everyone's memory does."""
+    known = _known(view)
+    base = max(known, key=lambda window: window.rank, default=None)
+    floor = max([view.memory.floor, *_floors(view, base, policy, now_at)])
+    if base is None:
+        return _speak(view, base, policy, now_at) or Bootstrap(floor + 1, _barrier(view, policy, now_at))
+    others = tuple(window for window in known if owes(base, window, now_at))
+    if base is view.window and not others:
+        if floor <= base.epoch:
+            return None
+        # Only a floor says so: a node that lies about its own must not make the leader publish at every tick.
+        if now_at < base.published_at + policy.spacing_ms:
+            return Hold("a node reports a higher floor", base.published_at + policy.spacing_ms)
+    epoch = max(base.epoch, floor, view.window.epoch if view.window else 0) + 1
+    reason = "the store lost windows" if base is not view.window or floor > base.epoch else "windows forked"
+    return _speak(view, base, policy, now_at) or Mend(base, others, epoch, reason)
+
+
+def _known(view: View) -> list[Window]:
+    candidates = [window for window in (view.window, view.remembered, *view.offers) if window is not None]
+    # Nothing born before the highest barrier that anyone remembers is ever built upon (or revoke could be undone).
+    barrier = max([view.memory.barrier, *(window.barrier for window in candidates)])
+    unique = {window.digest: window for window in reversed(candidates) if window.barrier >= barrier}
+    return list(unique.values())
+
+
+def _speak(view: View, base: Window | None, policy: Policy, now_at: int) -> Hold | None:
+    if view.remembered is not None:
+        return None
+    if now_at < view.speak_until:
+        return Hold("the store lost windows; letting every node speak", view.speak_until)
+    silent = [
+        node.report.node
+        for node in live(view.nodes, policy, now_at)
+        if node.report.holds is not None and not _covered(base, node.report) and now_at < overdue_at(node, policy)
+    ]
+    return Hold(f"{listed(silent)} hold a window that they have not offered yet", None) if silent else None
+
+
+def _covered(base: Window | None, report: Report) -> bool:
+    if base is None:
+        return False
+    return report.holds == base.digest or report.holds in base.ancestors or report.epoch < base.epoch
+
+
+def _floors(view: View, base: Window | None, policy: Policy, now_at: int) -> list[int]:
+    ceiling = max(view.memory.floor, base.epoch if base else 0) + MAX_FLOOR_JUMP
+    floors = (node.report.floor for node in live(view.nodes, policy, now_at))
+    return [floor for floor in floors if floor <= ceiling]
+
+
+def _barrier(view: View, policy: Policy, now_at: int) -> int:
+    reported = [n.report.barrier for n in live(view.nodes, policy, now_at) if n.report.barrier <= n.report.floor]
+    return max([view.memory.barrier, *(barrier for barrier in reported if barrier <= MAX_FLOOR_JUMP)])
+
+
+def owes(base: Window, other: Window, now_at: int) -> tuple[Key, ...]:
+    """Return the keys of `other` that still open, that `base` lacks, and that no barrier burnt."""
+    if other.digest == base.digest or other.digest in base.ancestors:
+        return ()
+    held = {key.name for key in base.all}
+    return tuple(
+        key
+        for key in other.all
+        if key.stek is not None and key.open_at(now_at) and key.born >= base.barrier and key.name not in held
+    )
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
