@@ -1,0 +1,1 @@
+"""Where a ring's schedulers and agents meet: opaque bytes, carried and never trusted."""

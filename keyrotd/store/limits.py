@@ -1,0 +1,45 @@
+"""How much of anything a store may hold or answer; what is larger is absent when read and refused when written."""
+
+from typing import Final
+
+from keyrotd.core.errors import StoreUnavailable
+
+#: A window of 24 keys and 16 ancestors takes about 8 KiB.
+WINDOW_BYTES: Final = 65_536
+BEAT_BYTES: Final = 1_024
+#: A node of 20 servers, each with a fault in words, takes about 8 KiB.
+REPORT_BYTES: Final = 32_768
+REQUEST_BYTES: Final = 4_096
+EVENT_BYTES: Final = 4_096
+#: Digests, names of nodes and of lease holders, ids of requests.
+NAME_BYTES: Final = 256
+
+#: Twice the largest fleet that keyrotd promises to serve.
+REPORTS: Final = 20_000
+OFFERS: Final = 64
+REQUESTS: Final = 32
+HISTORY: Final = 1_000
+
+#: A lease that claims to run longer was not written by a scheduler, and would lock them all out.
+LEASE_MS: Final = 300_000
+#: A stored fence further above the caller's own is garbage: at one change of leader a second it takes 136 years.
+FENCE_JUMP: Final = 2**32
+
+
+def fitting(operation: str, value: bytes, limit: int) -> bytes:
+    """Return `value` if the store takes that much of it."""
+    if not 0 < len(value) <= limit:
+        raise StoreUnavailable(
+            f"store: {operation} takes 1 to {limit} bytes, was given {len(value)}", operation=operation
+        )
+    return value
+
+
+def named(operation: str, name: str) -> str:
+    """Return `name` if it may name something in the store."""
+    if not 0 < len(name.encode()) <= NAME_BYTES:
+        raise StoreUnavailable(
+            f"store: {operation} takes a name of 1 to {NAME_BYTES} bytes, was given {len(name.encode())}",
+            operation=operation,
+        )
+    return name

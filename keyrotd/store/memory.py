@@ -1,0 +1,294 @@
+"""The store's twin: a few dicts behind a lock, with a clock and faults that a test decides."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+
+from keyrotd.core.errors import StoreUnavailable
+from keyrotd.store import limits
+from keyrotd.store.limits import fitting, named
+from keyrotd.store.port import Desk, Fenced, Look, Moved, Poll, Published
+
+
+class Fault(Enum):
+    """How an operation fails; its caller is told the same in both cases."""
+
+    AWAY = "away"  # it never reached the store
+    UNANSWERED = "unanswered"  # it was done, and the answer was lost
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    holder: str
+    fence: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWindow:
+    window: bytes
+    digest: str
+    epoch: int
+    fence: int
+
+
+@dataclass(slots=True)
+class Ring:
+    window: StoredWindow | None = None
+    beat: bytes | None = None
+    lease: Lease | None = None
+    fence: int = 0
+    reports: dict[str, bytes] = field(default_factory=dict)
+    offers: dict[str, bytes] = field(default_factory=dict)
+    requests: dict[str, bytes] = field(default_factory=dict)
+    history: list[bytes] = field(default_factory=list)
+    wakes: int = 0
+
+
+class MemoryServer:
+    """What several MemoryStores share. `clock` tells Unix milliseconds."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.clock = clock
+        self.changed = threading.Condition(threading.RLock())
+        self._rings: dict[str, Ring] = {}
+
+    def ring(self, name: str) -> Ring:
+        return self._rings.setdefault(name, Ring())
+
+    def flush(self) -> None:
+        """Lose everything."""
+        self.restore({})
+
+    def snapshot(self) -> dict[str, Ring]:
+        """What a replica has at this moment."""
+        with self.changed:
+            return deepcopy(self._rings)
+
+    def restore(self, snapshot: dict[str, Ring]) -> None:
+        """Go back to `snapshot`: a failover to a replica that missed what came since."""
+        with self.changed:
+            self._rings = deepcopy(snapshot)
+
+
+def _sound(operation: str) -> Fault | None:  # noqa: ARG001 - the signature of every fault
+    return None
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """
+    One ring in `server`. Set `fault` to make operations fail by name, `server` to sit in another partition.
+
+    Each operation asks `fault` once before it begins.
+    """
+
+    ring: str
+    server: MemoryServer
+    fault: Callable[[str], Fault | None] = _sound
+
+    def publish(self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str) -> Published | Fenced | Moved:
+        fitting("publish", window, limits.WINDOW_BYTES)
+        named("publish", digest)
+        with _call(self, "publish") as ring:
+            stored = ring.window
+            if stored is not None and (stored.digest, stored.fence) == (digest, fence):
+                return Published()
+            if fence != ring.fence:
+                return Fenced(ring.fence)
+            if _digest(ring) != parent:
+                return Moved(_digest(ring))
+            ring.window = StoredWindow(window, digest, epoch, fence)
+            ring.offers.pop(digest, None)
+            ring.wakes += 1
+            return Published()
+
+    def lead(self, *, holder: str, ttl_ms: int, fence_above: int, known_digest: str) -> Desk:
+        named("lead", holder)
+        if not 0 < ttl_ms <= limits.LEASE_MS:
+            raise ValueError(f"a lease runs 1 to {limits.LEASE_MS} ms, not {ttl_ms}")
+        with _call(self, "lead") as ring:
+            now = self.server.clock()
+            lease, led = _live(ring, now), 0
+            if lease is None or lease.holder == holder:
+                beside = ring.window.fence if ring.window is not None else 0
+                highest = max(ring.fence, beside, fence_above)
+                kept = lease is not None and lease.fence == ring.fence == highest
+                ring.fence = led = highest if kept else highest + 1
+                lease = ring.lease = Lease(holder, ring.fence, now + ttl_ms)
+            return Desk(
+                fence=led or None,
+                leader=lease.holder,
+                lease_ms=lease.until - now,
+                digest=_digest(ring),
+                window=_news(ring, known_digest),
+                beat=ring.beat,
+                requests=dict(islice(ring.requests.items(), limits.REQUESTS)),
+                offers=tuple(sorted(ring.offers)),
+                report_count=len(ring.reports),
+                store_at=now,
+            )
+
+    def release(self, *, holder: str) -> None:
+        with _call(self, "release") as ring:
+            if ring.lease is not None and ring.lease.holder == holder:
+                ring.lease = None
+
+    def beat(self, *, beat: bytes, fence: int) -> bool:
+        fitting("beat", beat, limits.BEAT_BYTES)
+        with _call(self, "beat") as ring:
+            if fence != ring.fence:
+                return False
+            ring.beat = beat
+            return True
+
+    def poll(self, *, known_digest: str, node: str, report: bytes) -> Poll:
+        named("poll", node)
+        fitting("poll", report, limits.REPORT_BYTES)
+        with _call(self, "poll") as ring:
+            ring.reports[node] = report
+            return Poll(
+                beat=ring.beat,
+                digest=_digest(ring),
+                window=_news(ring, known_digest),
+                offers=tuple(sorted(ring.offers)),
+            )
+
+    def report(self, *, node: str, report: bytes) -> None:
+        named("report", node)
+        fitting("report", report, limits.REPORT_BYTES)
+        with _call(self, "report") as ring:
+            ring.reports[node] = report
+
+    def reports(self) -> dict[str, bytes]:
+        with _call(self, "reports") as ring:
+            if len(ring.reports) > limits.REPORTS:
+                raise StoreUnavailable(f"ring {self.ring}: {len(ring.reports)} reports", operation="reports")
+            return dict(ring.reports)
+
+    def forget(self, *, node: str) -> None:
+        with _call(self, "forget") as ring:
+            ring.reports.pop(node, None)
+
+    def offer(self, *, digest: str, window: bytes) -> None:
+        named("offer", digest)
+        fitting("offer", window, limits.WINDOW_BYTES)
+        with _call(self, "offer") as ring:
+            if digest not in ring.offers and len(ring.offers) >= limits.OFFERS:
+                del ring.offers[next(iter(ring.offers))]
+            ring.offers[digest] = window
+
+    def withdraw(self, *, digest: str) -> None:
+        with _call(self, "withdraw") as ring:
+            ring.offers.pop(digest, None)
+
+    def offers(self, digests: Iterable[str]) -> dict[str, bytes]:
+        with _call(self, "offers") as ring:
+            asked = islice(digests, limits.OFFERS)
+            return {digest: ring.offers[digest] for digest in asked if digest in ring.offers}
+
+    def request(self, *, id: str, request: bytes) -> None:  # noqa: A002 - as in the port
+        named("request", id)
+        fitting("request", request, limits.REQUEST_BYTES)
+        with _call(self, "request") as ring:
+            ring.requests[id] = request
+            ring.wakes += 1
+
+    def settle(self, *, ids: Iterable[str]) -> None:
+        with _call(self, "settle") as ring:
+            for name in ids:
+                ring.requests.pop(name, None)
+
+    def record(self, *, event: bytes) -> None:
+        fitting("record", event, limits.EVENT_BYTES)
+        with _call(self, "record") as ring:
+            if ring.history[:1] != [event]:
+                ring.history.insert(0, event)
+            del ring.history[limits.HISTORY :]
+
+    def history(self, *, limit: int) -> tuple[bytes, ...]:
+        with _call(self, "history") as ring:
+            return tuple(ring.history[: max(0, limit)])
+
+    def window(self) -> tuple[str, bytes] | None:
+        with _call(self, "window") as ring:
+            return (ring.window.digest, ring.window.window) if ring.window is not None else None
+
+    def look(self) -> Look:
+        with _call(self, "look") as ring:
+            now = self.server.clock()
+            lease = _live(ring, now)
+            return Look(
+                digest=_digest(ring),
+                window=_news(ring, ""),
+                beat=ring.beat,
+                leader=lease.holder if lease is not None else "",
+                lease_ms=lease.until - now if lease is not None else 0,
+                fence=ring.fence,
+            )
+
+    def wake(self) -> None:
+        with _call(self, "wake") as ring:
+            ring.wakes += 1
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@contextmanager
+def _call(store: MemoryStore, operation: str) -> Iterator[Ring]:
+    # One operation, alone with its ring, and as lucky as the store's `fault` lets it be.
+    fault = store.fault(operation)
+    if fault is Fault.AWAY:
+        raise _unanswered(operation)
+    with store.server.changed:
+        yield store.server.ring(store.ring)
+        store.server.changed.notify_all()
+    if fault is Fault.UNANSWERED:
+        raise _unanswered(operation)
+
+
+def _unanswered(operation: str) -> StoreUnavailable:
+    return StoreUnavailable(f"store: {operation} got no answer from memory", operation=operation)
+
+
+def _live(ring: Ring, now_at: int) -> Lease | None:
+    return ring.lease if ring.lease is not None and now_at < ring.lease.until else None
+
+
+def _digest(ring: Ring) -> str:
+    return ring.window.digest if ring.window is not None else ""
+
+
+def _news(ring: Ring, known_digest: str) -> bytes | None:
+    return ring.window.window if ring.window is not None and ring.window.digest != known_digest else None
+
+
+class MemoryWakes:
+    """Hints out of a MemoryServer, for threads; the wait itself is on real time."""
+
+    def __init__(self, server: MemoryServer, rings: Iterable[str]) -> None:
+        self._server = server
+        self._rings = tuple(rings)
+        self._heard = self._wakes()
+        self._closed = False
+
+    def wait(self, timeout_ms: int) -> bool:
+        with self._server.changed:
+            self._server.changed.wait_for(lambda: self._closed or self._wakes() != self._heard, timeout_ms / 1000)
+            woken = not self._closed and self._wakes() != self._heard
+            self._heard = self._wakes()
+            return woken
+
+    def close(self) -> None:
+        with self._server.changed:
+            self._closed = True
+            self._server.changed.notify_all()
+
+    def _wakes(self) -> int:
+        with self._server.changed:
+            return sum(self._server.ring(ring).wakes for ring in self._rings)
