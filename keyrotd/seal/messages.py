@@ -1,0 +1,253 @@
+"""
+Beats, requests, reports and events as bytes. A reader proves who wrote them, and for which ring, before it answers.
+
+The scheduler signs beats and events, an operator requests. A report carries a MAC under a key derived from the ring's
+KEK: any holder of that KEK can write one, so it proves the ring's membership and not which node.
+"""
+
+import hmac
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from keyrotd.core.errors import CorruptWindow
+from keyrotd.core.messages import (
+    Beat,
+    Event,
+    Goal,
+    NodeState,
+    ProbeState,
+    Report,
+    Request,
+    ServerReport,
+    ServerState,
+)
+from keyrotd.seal import lines
+from keyrotd.seal.keyfiles import Kek, Keks, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.seal.lines import Lines, line
+from keyrotd.seal.signed import envelope, prove, refuse_other_ring, signed
+
+MAX_BEAT_BYTES = 1_024
+MAX_REQUEST_BYTES = 2_048
+MAX_EVENT_BYTES = 2_048
+MAX_REPORT_BYTES = 32_768
+
+#: In bytes of UTF-8; percent-encoded they may take three times as much.
+MAX_WHO = 128
+MAX_REASON = 400
+MAX_FAULT = 200
+#: What one node may report about; with every fault at its longest it fits MAX_REPORT_BYTES.
+MAX_SERVERS = 32
+
+M = TypeVar("M", Beat, Request, Event, Report)
+
+
+def sign_beat(beat: Beat, signer: SigningKey) -> bytes:
+    body = _body(
+        "beat",
+        line("ring", beat.ring),
+        line("epoch", beat.epoch),
+        line("digest", beat.digest or "-"),
+        line("confirmed_at", lines.or_dash(beat.confirmed_at)),
+        line("signed_at", beat.signed_at),
+    )
+    data = signed(body, kind="beat", signer=signer).encode()
+    return _as_meant(beat, data, _beat(envelope(data, kind="beat", limit=MAX_BEAT_BYTES).body_lines()))
+
+
+def read_beat(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> Beat:
+    found = envelope(data, kind="beat", limit=MAX_BEAT_BYTES)
+    found.tail_lines().end()
+    prove(found, verifiers=verifiers)
+    return _of_ring("beat", _beat(found.body_lines()), ring)
+
+
+def sign_request(request: Request, operator: OperatorKey) -> bytes:
+    body = _body(
+        "request",
+        line("ring", request.ring),
+        line("goal", request.goal.value),
+        line("past_epoch", request.past_epoch),
+        line("drop_live_keys", "yes" if request.drop_live_keys else "no"),
+        line("who", lines.to_text(request.who)),
+        line("reason", lines.to_text(request.reason)),
+        line("made_at", request.made_at),
+    )
+    data = signed(body, kind="request", signer=operator).encode()
+    return _as_meant(request, data, _request(envelope(data, kind="request", limit=MAX_REQUEST_BYTES).body_lines()))
+
+
+def read_request(data: bytes, *, operator_verifiers: tuple[OperatorVerifyKey, ...], ring: str) -> Request:
+    found = envelope(data, kind="request", limit=MAX_REQUEST_BYTES)
+    found.tail_lines().end()
+    prove(found, verifiers=operator_verifiers)
+    return _of_ring("request", _request(found.body_lines()), ring)
+
+
+def sign_event(event: Event, signer: SigningKey) -> bytes:
+    """One line of history. Its words are clipped to what may be printed: history never stops a scheduler."""
+    body = _body(
+        "event",
+        line("ring", event.ring),
+        line("kind", event.kind),
+        line("epoch", event.epoch),
+        line("happened_at", event.happened_at),
+        line("who", lines.to_text(lines.clip(event.who, MAX_WHO))),
+        line("reason", lines.to_text(lines.clip(event.reason, MAX_REASON))),
+    )
+    data = signed(body, kind="event", signer=signer).encode()
+    clipped = replace(event, who=lines.clip(event.who, MAX_WHO), reason=lines.clip(event.reason, MAX_REASON))
+    return _as_meant(clipped, data, _event(envelope(data, kind="event", limit=MAX_EVENT_BYTES).body_lines()))
+
+
+def read_event(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> Event:
+    found = envelope(data, kind="event", limit=MAX_EVENT_BYTES)
+    found.tail_lines().end()
+    prove(found, verifiers=verifiers)
+    return _of_ring("event", _event(found.body_lines()), ring)
+
+
+def write_report(report: Report, keks: Keks) -> bytes:
+    """A node's word under the first of `keks`. Faults are clipped to what may be printed, so that none mutes a node."""
+    body = _body(
+        "report",
+        line("ring", report.ring),
+        line("node", report.node),
+        line("counter", report.counter),
+        line("reported_at", report.reported_at),
+        line("state", report.state.value),
+        line("epoch", report.epoch),
+        line("holds", lines.or_dash(report.holds)),
+        line("read_back", lines.or_dash(report.read_back)),
+        line("floor", report.floor),
+        line("barrier", report.barrier),
+        line("poll_interval_ms", report.poll_interval_ms),
+        *(_server_line(server) for server in report.servers),
+    )
+    data = (body + line("mac", keks[0].id, _mac(keks[0], report.ring, body).hex())).encode()
+    _report(Lines("report", lines.frame(data, kind="report", limit=MAX_REPORT_BYTES)[1:-1], first=2))
+    return data
+
+
+def read_report(data: bytes, *, keks: Keks, ring: str) -> Report:
+    found = lines.frame(data, kind="report", limit=MAX_REPORT_BYTES)
+    kek_id, mac = Lines("report", found[-1:], first=len(found)).take("mac", _mac_words)
+    kek = next((kek for kek in keks if kek.id == kek_id), None)
+    if kek is None:
+        raise CorruptWindow(f"ring {ring}: a report under KEK {kek_id}, which is not at hand", reason="unknown kek")
+    # Under the key of the ring that it names: a report cannot be moved to another ring that has the same KEK.
+    body = Lines("report", found[1:-1], first=2)
+    claimed = Lines("report", found[1:2], first=2).take("ring", lines.name)
+    if not hmac.compare_digest(mac, _mac(kek, claimed, "".join(row + "\n" for row in found[:-1]))):
+        raise CorruptWindow(f"ring {ring}: the MAC of a report does not fit", reason="bad signature")
+    return _of_ring("report", _report(body), ring)
+
+
+def _beat(body: Lines) -> Beat:
+    beat = Beat(
+        ring=body.take("ring", lines.name),
+        epoch=body.take("epoch", lines.number),
+        digest=body.take("digest", lines.maybe(lines.digest)) or "",
+        confirmed_at=body.take("confirmed_at", lines.maybe(lines.number)),
+        signed_at=body.take("signed_at", lines.number),
+    )
+    body.end()
+    return beat
+
+
+def _request(body: Lines) -> Request:
+    request = Request(
+        ring=body.take("ring", lines.name),
+        goal=body.take("goal", Goal),
+        past_epoch=body.take("past_epoch", lines.number),
+        drop_live_keys=body.take("drop_live_keys", lines.yes_or_no),
+        who=body.take("who", lines.text(MAX_WHO)),
+        reason=body.take("reason", lines.text(MAX_REASON)),
+        made_at=body.take("made_at", lines.number),
+    )
+    body.end()
+    return request
+
+
+def _event(body: Lines) -> Event:
+    event = Event(
+        ring=body.take("ring", lines.name),
+        kind=body.take("kind", lines.name),
+        epoch=body.take("epoch", lines.number),
+        happened_at=body.take("happened_at", lines.number),
+        who=body.take("who", lines.text(MAX_WHO)),
+        reason=body.take("reason", lines.text(MAX_REASON)),
+    )
+    body.end()
+    return event
+
+
+def _report(body: Lines) -> Report:
+    report = Report(
+        ring=body.take("ring", lines.name),
+        node=body.take("node", lines.node),
+        counter=body.take("counter", lines.number),
+        reported_at=body.take("reported_at", lines.number),
+        state=body.take("state", NodeState),
+        epoch=body.take("epoch", lines.number),
+        holds=body.take("holds", lines.maybe(lines.digest)),
+        read_back=body.take("read_back", lines.maybe(lines.digest)),
+        floor=body.take("floor", lines.number),
+        barrier=body.take("barrier", lines.number),
+        poll_interval_ms=body.take("poll_interval_ms", lines.number),
+        servers=tuple(_servers(body)),
+    )
+    body.end()
+    if len(report.servers) > MAX_SERVERS:
+        raise CorruptWindow(f"report: want at most {MAX_SERVERS} servers", reason="too large")
+    if len({server.name for server in report.servers}) != len(report.servers):
+        lines.refuse("report: names a server twice")
+    return report
+
+
+def _servers(body: Lines) -> Iterator[ServerReport]:
+    while body.next_is("server"):
+        yield body.take("server", _server)
+
+
+def _server(rest: str) -> ServerReport:
+    name, driver, state, slots, probe, fault = rest.split(" ")
+    return ServerReport(
+        name=lines.name(name),
+        driver=lines.name(driver),
+        state=ServerState(state),
+        slots=lines.maybe(lines.number)(slots),
+        probe=ProbeState(probe),
+        fault=lines.text(MAX_FAULT)(fault),
+    )
+
+
+def _server_line(server: ServerReport) -> str:
+    fault = lines.to_text(lines.clip(server.fault, MAX_FAULT))
+    slots = lines.or_dash(server.slots)
+    return line("server", server.name, server.driver, server.state.value, slots, server.probe.value, fault)
+
+
+def _mac(kek: Kek, ring: str, body: str) -> bytes:
+    return hmac.digest(kek.derive("report", ring), f"keyrotd/1 report\x00{body}".encode(), "sha256")
+
+
+def _mac_words(rest: str) -> tuple[str, bytes]:
+    kek_id, mac = rest.split(" ")
+    return lines.key_id(kek_id), bytes.fromhex(lines.digest(mac))
+
+
+def _body(kind: str, *rows: str) -> str:
+    return f"keyrotd {kind} v1\n" + "".join(rows)
+
+
+def _as_meant(value: M, data: bytes, read: M) -> bytes:
+    # What is written is read before it leaves: a name or a number that no reader takes is refused where it was made.
+    if read != value:
+        lines.refuse(f"ring {value.ring}: a {type(value).__name__.lower()} holds what cannot be written")
+    return data
+
+
+def _of_ring(kind: str, value: M, ring: str) -> M:
+    refuse_other_ring(kind, found=value.ring, ring=ring)
+    return value
