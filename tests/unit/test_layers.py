@@ -14,7 +14,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "keyrotd.store": frozenset({"keyrotd.core"}),
     "keyrotd.servers": frozenset({"keyrotd.core"}),
     "keyrotd.tls": frozenset({"keyrotd.core"}),
-    "keyrotd.testing": frozenset({"keyrotd.core", "keyrotd.store.port", "keyrotd.servers.port"}),
+    "keyrotd.testing": frozenset({"keyrotd.core", "keyrotd.store.port", "keyrotd.servers.port", "keyrotd.tls"}),
     "keyrotd.daemon": frozenset(
         {"keyrotd.core", "keyrotd.seal", "keyrotd.store", "keyrotd.servers", "keyrotd.tls"},
     ),
