@@ -34,11 +34,14 @@ def _read(path: Path, *, public: bool) -> tuple[list[Fault], bytes]:
     try:
         # Not blocking: a FIFO in the place of a key file must not hang a daemon.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError([(f"{path}: want a regular file", None)])
-            return _faults(path, status, owners={0, os.geteuid()}, public=public), file.read(MAX_FILE_BYTES + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                return _faults(path, status, owners={0, os.geteuid()}, public=public), file.read(MAX_FILE_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         words = (error.strerror or type(error).__name__).lower()
         raise ConfigError([(f"{path}: cannot be read: {words}", _HINTS.get(type(error)))]) from error
