@@ -256,6 +256,7 @@ def window_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             "commitments out of order",
             resigned(swap(plain, f"seal {current}", f"seal {following}")),
         ),
+        "line_more": ("malformed", "a line more, signed", resigned(plain.replace("signed ", "more 1\nsigned ", 1))),
         "kek_missing": ("malformed", "no kek line", resigned(without(plain, "kek "))),
         "next_missing": (
             "malformed",
@@ -431,6 +432,7 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             "the right key for other bytes",
             REQUEST + sign(REQUEST, "event", OPERATOR).split("\n")[-2] + "\n",
         ),
+        "request_trailing_line": ("malformed", "a line after the signature", request + "more 1\n"),
         "request_other_ring": (
             "wrong ring",
             "of ring core",
@@ -458,6 +460,7 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
         "request_reason_too_long": ("malformed", "401 bytes", request_because("%20" * 401)),
         "event_plain": ("ok", "a publish", event),
         "event_flipped": ("bad signature", "one bit of the epoch", flip(event.encode(), event.index("epoch") + 7)),
+        "event_trailing_line": ("malformed", "a line after the signature", event + "more 1\n"),
         "event_other_ring": ("wrong ring", "of ring core", sign(EVENT.replace("ring edge", "ring core"), "event")),
         "event_kind_of_two_words": ("malformed", "signed", sign(_line(EVENT, "kind", "two words"), "event")),
         "report_plain": ("ok", "one server in step, one not", report()),
