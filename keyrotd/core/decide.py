@@ -122,11 +122,11 @@ Decision = Bootstrap | Rotate | Revoke | Renew | Mend | Decline | Hold
 
 
 def decide(view: View, policy: Policy, now_at: int) -> Decision:
-    recovery = _recover(view, policy, now_at)
+    recovery = recover(view, policy, now_at)
     if recovery is not None:
         return recovery
     window = view.window
-    assert window is not None  # _recover answers for an empty store
+    assert window is not None  # recover answers for an empty store
     pending = [request for request in view.requests if verdict(request, window, now_at) == "pending"]
     for request in pending:
         if request.goal is Goal.REVOKE:
@@ -232,7 +232,7 @@ def _slowest_spacing_ms(nodes: Iterable[Seen], policy: Policy, now_at: int) -> i
     return max((2 * poll + poll // 5 + policy.store_timeout_ms for poll in polls), default=0)
 
 
-def _recover(view: View, policy: Policy, now_at: int) -> Decision | None:
+def recover(view: View, policy: Policy, now_at: int) -> Decision | None:
     """Return what a store that lost, forked or forgot needs; None when it stands where everyone's memory does."""
     known = _known(view)
     base = max(known, key=lambda window: window.rank, default=None)
@@ -260,10 +260,9 @@ def _known(view: View) -> list[Window]:
 
 
 def _speak(view: View, base: Window | None, policy: Policy, now_at: int) -> Hold | None:
-    if view.remembered is not None:
-        return None
-    if now_at < view.speak_until:
-        return Hold("the store lost windows; letting every node speak", view.speak_until)
+    if view.remembered is None and now_at < view.speak_until:
+        found = "the store has no window" if base is None else "the store lost windows"
+        return Hold(f"{found}; letting every node speak", view.speak_until)
     silent = [
         node.report.node
         for node in live(view.nodes, policy, now_at)

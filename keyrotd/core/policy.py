@@ -88,7 +88,7 @@ class Policy:
     @property
     def speak_ms(self) -> int:
         """How long a leader without memory lets the nodes speak: twice the longest pause of an agent that backs off."""
-        return 2 * backoff_ms(self.poll_interval_ms, failures=MAX_BACKOFF_DOUBLINGS)
+        return 2 * jittered_ms(self.poll_interval_ms * 2**MAX_BACKOFF_DOUBLINGS)
 
     def terms(self, now_at: int) -> Terms:
         """Return the numbers for a window published now. A node stops sealing with its `current` at `seals_until`."""
@@ -108,12 +108,7 @@ class Policy:
 
 
 #: An agent whose store keeps failing doubles its pause this often, and no more.
-MAX_BACKOFF_DOUBLINGS = 3
-
-
-def backoff_ms(poll_interval_ms: int, *, failures: int) -> int:
-    """Return the longest pause of an agent after `failures` polls that failed in a row."""
-    return jittered_ms(poll_interval_ms * 2 ** min(failures, MAX_BACKOFF_DOUBLINGS))
+MAX_BACKOFF_DOUBLINGS = 2
 
 
 def jittered_ms(interval_ms: int) -> int:

@@ -1,0 +1,472 @@
+"""
+The agent of one ring on one node. One tick: one round trip to the store, then whatever the servers need.
+
+Order of effects when a window comes: cache, install, read back, floor, report. A tick may die after any of them and
+the next one heals: the cache says what was accepted, the servers say what they hold, and nothing else is believed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from keyrotd.core.decide import owes
+from keyrotd.core.errors import CorruptWindow, StoreUnavailable
+from keyrotd.core.keys import names
+from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
+from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS
+from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, isolated, keys_at
+from keyrotd.core.stek import SEED_BYTES, Stek
+from keyrotd.core.window import Window
+from keyrotd.daemon.clock import Clock, FleetTime
+from keyrotd.daemon.state import Cache, Folder, Remembered, decode_cache, try_recall
+from keyrotd.daemon.telemetry import Telemetry
+from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
+from keyrotd.seal.keyfiles import Keks, VerifyKey
+from keyrotd.seal.messages import read_beat, write_report
+from keyrotd.seal.window import forget, open_window
+from keyrotd.store.port import Poll, Store
+
+#: A node without a window changes the keys of its own this often.
+OWN_KEYS_MS = 3_600_000
+#: Older windows that still owe a key; more forks than this within one key's life and the oldest goes.
+MAX_SOURCES = 8
+#: A life's reports before its counter would touch the next life's.
+_REPORTS_PER_LIFE = 2**24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What an agent needs of a ring's secrets."""
+
+    verifiers: tuple[VerifyKey, ...]
+    keks: Keks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    ring: str
+    node: str
+    poll_interval_ms: int
+    start_grace_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything through which an agent touches anything."""
+
+    store: Store
+    servers: tuple[Server, ...]
+    workers: Workers
+    runtime: Folder
+    state: Folder
+    clock: Clock
+    rand: Callable[[int], bytes]
+    telemetry: Telemetry
+
+
+class RingAgent:
+    """See the module. `trust` may be replaced between ticks."""
+
+    def __init__(self, settings: Settings, trust: Trust, world: World) -> None:
+        self.settings, self.trust, self._world = settings, trust, world
+        self._cache_name, self._memory_name = f"agent-{settings.ring}.cache", f"agent-{settings.ring}.memory"
+        self._remembered, fault = try_recall(world.state, self._memory_name)
+        self._say("memory", fault)
+        life = max(self._remembered.life + 1, world.clock.wall_ms() // 1000)
+        self._remembered = replace(self._remembered, life=life)
+        self._counter = life * _REPORTS_PER_LIFE
+        self._started_ms = world.clock.boot_ms()
+        self._fleet = FleetTime(world.clock)
+        self._beat: Beat | None = None
+        self._held: Held | None = None
+        self._sources: dict[str, bytes] = {}  # sealed windows by digest, the held one first
+        self._stood = ""  # digest of the store's window that was judged last, so that it is not sent again
+        self._judged: set[str] = set()  # offers looked at while that window stood
+        self._tended: dict[str, Tended] = {}
+        self._own = self._own_keys()
+        self._spoken = False
+        self._failures = 0
+        self._unproven_at: int | None = None
+        self._orders: Orders | None = None
+        self._ordered: str | None = None  # digest of the window that the orders are for
+        self._cache_owed = False
+        self._write_memory(self._remembered)
+        self._dormant = self._restore()
+
+    # One tick.
+
+    def tick(self) -> int:
+        """Run one pass; return the longest wait until the next, in milliseconds, before jitter."""
+        found = self._poll()
+        if found is not None:
+            self._hear(found.beat)
+            self._consider(found)
+        self._fade()
+        told = self._told()
+        self._tend()
+        if self._told() != told and found is not None:
+            self._speak()
+        return self._pause_ms(reached=found is not None)
+
+    def _poll(self) -> Poll | None:
+        report = self._report()
+        try:
+            found = self._world.store.poll(known_digest=self._stood, node=self.settings.node, report=report)
+        except StoreUnavailable as away:
+            self._store_failed(away)
+            return None
+        self._spoken = True
+        self._say("store", None)
+        self._say("report", found.report_fault or None)
+        return found
+
+    def _hear(self, data: bytes | None) -> None:
+        if data is None:
+            return
+        try:
+            beat = read_beat(data, verifiers=self.trust.verifiers, ring=self.settings.ring)
+        except CorruptWindow as corrupt:
+            self._refused("beat", corrupt.reason, str(corrupt), corrupt.hint)
+            return
+        if self._fleet.from_the_future(beat.signed_at):
+            self._refused("beat", "from the future", "a beat is signed minutes ahead of this node's clocks", None)
+            return
+        self._say("beat", None)
+        if self._beat is not None and beat.signed_at < self._beat.signed_at:
+            self._world.telemetry.count("windows_refused_total", ring=self.settings.ring, reason="replayed beat")
+            return
+        self._beat = beat
+        self._fleet.hear(beat.signed_at)
+        self._world.telemetry.gauge("beat_timestamp_seconds", beat.signed_at / 1000, ring=self.settings.ring)
+        if self._dormant is not None:
+            dormant, self._dormant = self._dormant, None
+            self._awake(dormant)
+        held = self._held
+        if held is not None and not held.confirmed and beat.digest == held.window.digest:
+            self._held = replace(held, confirmed=beat.confirmed_at is not None)
+            self._cache_owed = beat.confirmed_at is not None
+
+    # Windows.
+
+    def _consider(self, found: Poll) -> None:
+        if found.digest != self._stood:
+            self._judged.clear()
+        if found.window is not None:
+            settled = self._judge(found.window, "window")
+            self._stood = found.digest if settled else ""
+        elif not found.digest:
+            self._stood = ""
+        try:
+            self._exchange_offers(found)
+        except StoreUnavailable as away:
+            self._store_failed(away)
+
+    def _exchange_offers(self, found: Poll) -> None:
+        held = self._held
+        known = {*self._sources, *self._judged, found.digest, *(held.window.ancestors if held else ())}
+        unknown = [digest for digest in found.offers if digest not in known]
+        if unknown:
+            self._judged.update(unknown)
+            for data in self._world.store.offers(unknown).values():
+                self._judge(data, "offer")
+        if found.digest != self._stood:
+            return  # the store's window could not be judged: nobody knows yet what it lacks
+        for digest, sealed in self._sources.items():
+            if not self._covered(digest, found.digest) and digest not in found.offers:
+                self._world.store.offer(digest=digest, window=sealed)
+                self._world.telemetry.event("window.offered", ring=self.settings.ring, digest=digest)
+
+    def _covered(self, digest: str, stored: str) -> bool:
+        """Whether the store has this window, or one that descends from it."""
+        held = self._held
+        in_force = held is not None and held.window.digest == stored
+        return digest == stored or (in_force and held is not None and digest in held.window.ancestors)
+
+    def _judge(self, data: bytes, kind: str) -> bool:
+        """Adopt a window if it is newer. False: it might be judged otherwise later, so let it be sent again."""
+        try:
+            seen = open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.settings.ring)
+        except CorruptWindow as corrupt:
+            self._refused(kind, corrupt.reason, str(corrupt), corrupt.hint)
+            return corrupt.reason not in {"unknown kek", "unknown signer"}
+        now_at = self._fleet.now()
+        fresh = now_at is not None and self._fresh(seen)
+        match accept(seen, self._held, self._remembered.memory, fresh=fresh, now_at=now_at or 0):
+            case Adopt(held, fork):
+                self._adopt(held, data, fork=fork)
+            case Keep():
+                pass
+            case Refuse(reason):
+                words = f"ring {seen.ring}: {kind} {seen.epoch} refused, {reason}; this node holds {self._holding()}"
+                self._refused(kind, reason, words, _HINTS[reason])
+                return reason != "stale window"
+        self._say(kind, None)
+        return True
+
+    def _fresh(self, seen: Window) -> bool:
+        beat = self._beat
+        if beat is None or not (beat.digest == seen.digest or seen.epoch > beat.epoch):
+            return False
+        max_seal_age_ms = seen.seals_until - (seen.current.seals_from or seen.published_at)
+        return self._world.clock.wall_ms() - beat.signed_at < max_seal_age_ms
+
+    def _adopt(self, held: Held, data: bytes, *, fork: bool) -> None:
+        before, window = self._sources, held.window
+        self._held = held
+        self._sources = {window.digest: data}
+        if held.strays:
+            older = [item for item in before.items() if item[0] not in window.ancestors]
+            self._sources.update(older[: MAX_SOURCES - 1])
+        if fork:
+            self._world.telemetry.count("forks_total", ring=window.ring)
+        self._world.telemetry.event(
+            "window.adopted", ring=window.ring, epoch=window.epoch, digest=window.digest, fork=fork
+        )
+        self._unproven_at = window.published_at
+        self._write_cache()
+
+    def _fade(self) -> None:
+        """Forget what may no longer open, here and in the cache."""
+        now_at = self._fleet.now()
+        if self._held is None or now_at is None:
+            return
+        faded = self._held.at(now_at)
+        if faded == self._held and not self._cache_owed:
+            return
+        self._held = faded
+        keep = frozenset(key.name for key in (*faded.window.all, *faded.strays) if key.stek is not None)
+        kept = {digest: forget(sealed, keep=keep) for digest, sealed in self._sources.items()}
+        owing = {faded.window.digest, *(kept if faded.strays else ())}
+        self._sources = {digest: sealed for digest, sealed in kept.items() if digest in owing}
+        self._write_cache()
+
+    # Servers.
+
+    def _tend(self) -> None:
+        now_at = self._fleet.now()
+        held = None if now_at is None else self._held
+        if held is None and self._world.clock.boot_ms() - self._started_ms < self.settings.start_grace_ms:
+            return
+        alone = isolated(held, now_at or 0)
+        if alone:
+            self._refresh_own()
+        self._orders = orders = Orders(
+            keys=keys_at(held, self._own, now_at or 0),
+            settled=held is None or held.confirmed or alone,
+            ours=held is not None,
+        )
+        self._ordered = None if held is None else held.window.digest
+        self._world.telemetry.gauge("isolated", float(alone), ring=self.settings.ring)
+        self._say("isolated", self._why_alone(held) if alone else None)
+        tasks = {
+            server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
+            for server in self._world.servers
+        }
+        started_ms = self._world.clock.boot_ms()
+        done = self._world.workers.run(tasks, self.settings.poll_interval_ms)
+        self._late({*tasks} - {*done})
+        for name, tended in done.items():
+            self._take_note(name, tended, self._world.clock.boot_ms() - started_ms)
+        if held is not None:
+            self._raise_floor(held.window)
+
+    def _take_note(self, name: str, tended: Tended, took_ms: int) -> None:
+        self._tended[name] = tended
+        ring, report, telemetry = self.settings.ring, tended.report, self._world.telemetry
+        if tended.drifted:
+            telemetry.count("drift_total", ring=ring, server=name)
+            telemetry.event("drift.repaired", ring=ring, server=name, instance=tended.instance)
+        if tended.installed:
+            telemetry.count("installs_total", ring=ring, server=name, outcome="installed")
+            telemetry.observe("install_duration_seconds", took_ms / 1000, server=name)
+            epoch = 0 if self._held is None else self._held.window.epoch
+            telemetry.event("window.installed", ring=ring, server=name, epoch=epoch, took_s=took_ms / 1000)
+        elif report.state in {ServerState.FAILED, ServerState.UNREACHABLE}:
+            telemetry.count("installs_total", ring=ring, server=name, outcome=report.state.value)
+        if tended.crowded and tended.installed:
+            telemetry.count("dropped_keys_total", ring=ring, server=name)
+        self._say(f"server {name}", report.fault or None, hint=tended.hint, server=name)
+
+    def _late(self, names: Iterable[str]) -> None:
+        for name in names:
+            before = self._tended.get(name)
+            words = f"server {name}: has not answered within {self.settings.poll_interval_ms} ms"
+            if before is not None:
+                report = replace(before.report, state=ServerState.UNREACHABLE, fault=words)
+                self._tended[name] = replace(before, report=report)
+            self._say(f"server {name}", words, server=name)
+
+    def _raise_floor(self, window: Window) -> None:
+        memory = self._remembered.memory.after(window)
+        if memory != self._remembered.memory:
+            self._write_memory(replace(self._remembered, memory=memory))
+        published_at, now_at = self._unproven_at, self._fleet.now()
+        if published_at is not None and now_at is not None and self._read_back() is not None:
+            self._unproven_at = None
+            took_s = max(0, now_at - published_at) / 1000
+            self._world.telemetry.observe("propagation_duration_seconds", took_s, ring=window.ring)
+            self._world.telemetry.gauge("epoch", window.epoch, ring=window.ring)
+
+    # Own keys.
+
+    def _own_keys(self) -> tuple[Stek, Stek]:
+        self._own_since_ms = self._world.clock.boot_ms()
+        rand, ring = self._world.rand, self.settings.ring
+        return Stek(rand(SEED_BYTES), ring), Stek(rand(SEED_BYTES), ring)
+
+    def _refresh_own(self) -> None:
+        every_ms = OWN_KEYS_MS if self._held is None else min(OWN_KEYS_MS, self._held.window.step_ms)
+        if self._world.clock.boot_ms() - self._own_since_ms >= every_ms:
+            self._own = (self._own[1], self._own_keys()[1])
+
+    # Words.
+
+    def _told(self) -> tuple[object, ...]:
+        """What a report says beside its counter."""
+        return (self._state(), self._holding(), self._read_back(), self._server_reports())
+
+    def _server_reports(self) -> tuple[ServerReport, ...]:
+        return tuple(tended.report for tended in self._tended.values())
+
+    def _report(self) -> bytes:
+        self._counter += 1
+        held = self._held
+        return write_report(
+            Report(
+                ring=self.settings.ring,
+                node=self.settings.node,
+                counter=self._counter,
+                reported_at=self._fleet.now() or 0,
+                state=self._state(),
+                epoch=0 if held is None else held.window.epoch,
+                holds=None if held is None else held.window.digest,
+                read_back=self._read_back(),
+                floor=self._remembered.memory.floor,
+                barrier=self._remembered.memory.barrier,
+                poll_interval_ms=self.settings.poll_interval_ms,
+                servers=self._server_reports(),
+            ),
+            self.trust.keks,
+        )
+
+    def _speak(self) -> None:
+        try:
+            self._world.store.report(node=self.settings.node, report=self._report())
+        except StoreUnavailable as away:
+            self._store_failed(away)
+
+    def _state(self) -> NodeState:
+        if not self._spoken:
+            return NodeState.JOINING
+        now_at = self._fleet.now()
+        if now_at is None or isolated(self._held, now_at):
+            return NodeState.ISOLATED
+        if any(tended.drifted for tended in self._tended.values()):
+            return NodeState.DRIFT
+        return NodeState.BEHIND if self._read_back() is None else NodeState.IN_STEP
+
+    def _read_back(self) -> str | None:
+        """Return the digest of the window that every server was seen to hold, if it is the one held now."""
+        if self._held is None or self._orders is None or self._ordered != self._held.window.digest or not self._spoken:
+            return None
+        for server in self._world.servers:
+            tended = self._tended.get(server.driver.name)
+            if tended is None or tended.report.state is not ServerState.IN_STEP:
+                return None
+            if tended.wanted != names(self._orders.for_driver(server.driver)):
+                return None
+        return self._ordered
+
+    def _holding(self) -> str:
+        return "no window" if self._held is None else f"window {self._held.window.epoch}"
+
+    def _why_alone(self, held: Held | None) -> str:
+        if held is not None:
+            return f"ring {self.settings.ring}: window {held.window.epoch} may no longer seal and no newer one came"
+        return f"ring {self.settings.ring}: this node holds no window yet and seals with keys of its own"
+
+    # Effects that may fail without harm.
+
+    def _write_cache(self) -> None:
+        heard = self._fleet.heard
+        if self._held is None or heard is None:
+            return
+        cache = Cache(windows=tuple(self._sources.values()), confirmed=self._held.confirmed, heard=heard)
+        self._cache_owed = not self._written(self._world.runtime, self._cache_name, cache.encode())
+
+    def _write_memory(self, remembered: Remembered) -> None:
+        if self._written(self._world.state, self._memory_name, remembered.encode()):
+            self._remembered = remembered
+
+    def _written(self, folder: Folder, name: str, data: bytes) -> bool:
+        try:
+            folder.write(name, data)
+        except OSError as error:
+            self._say(name, f"cannot write {name}: {error.strerror}", hint="free space, or mend the folder's owner")
+            return False
+        self._say(name, None)
+        return True
+
+    def _restore(self) -> Cache | None:
+        """Take up the cache where the last life left it; return it if there is no telling yet how old it is."""
+        try:
+            data = self._world.runtime.read(self._cache_name)
+            cache = None if data is None else decode_cache(data)
+        except (CorruptWindow, OSError) as unreadable:
+            self._say("cache", f"the cache cannot be read: {unreadable}", hint="it is made anew with the next window")
+            return None
+        if cache is None:
+            return None
+        self._fleet = FleetTime(self._world.clock, cache.heard)
+        if self._fleet.now() is None:
+            return cache
+        self._awake(cache)
+        return None
+
+    def _awake(self, cache: Cache) -> None:
+        now_at = self._fleet.now()
+        assert now_at is not None  # whoever calls knows the time
+        trust, ring = self.trust, self.settings.ring
+        try:
+            opened = [open_window(w, verifiers=trust.verifiers, keks=trust.keks, ring=ring) for w in cache.windows]
+        except CorruptWindow as corrupt:
+            self._refused("cache", corrupt.reason, str(corrupt), corrupt.hint)
+            return
+        window, older = opened[0], opened[1:]
+        if window.barrier < self._remembered.memory.barrier:
+            self._refused("cache", "below barrier", f"ring {ring}: the cache holds revoked keys", None)
+            return
+        strays = {key.name: key for other in older for key in owes(window, other, now_at)}
+        self._held = Held(window=window, strays=tuple(strays.values()), confirmed=cache.confirmed).at(now_at)
+        self._sources = {each.digest: data for each, data in zip(opened, cache.windows, strict=True)}
+        self._stood = window.digest
+        self._world.telemetry.event("cache.restored", ring=ring, epoch=window.epoch, digest=window.digest)
+
+    def _store_failed(self, away: StoreUnavailable) -> None:
+        self._failures += 1
+        self._world.telemetry.count("store_errors_total", operation=away.operation)
+        self._say("store", str(away), hint=away.hint)
+
+    def _pause_ms(self, *, reached: bool) -> int:
+        if reached:
+            self._failures = 0
+        return int(self.settings.poll_interval_ms * 2 ** min(self._failures, MAX_BACKOFF_DOUBLINGS))
+
+    def _refused(self, kind: str, reason: str, text: str, hint: str | None) -> None:
+        self._world.telemetry.count("windows_refused_total", ring=self.settings.ring, reason=reason)
+        self._say(kind, text, hint=hint, reason=reason)
+
+    def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
+        ring = self.settings.ring
+        self._world.telemetry.fault(f"{ring}: {key}", text, hint=hint, ring=ring, **fields)
+
+
+_HINTS = {
+    "below barrier": "the store went back to before a revoke: the next mend or publish heals it",
+    "older epoch": "the store lost windows: this node offers its own, and the leader mends",
+    "incomplete": "the window lacks the seed of a live key: somebody altered the store",
+    "stale window": "no fresh beat vouches for it: is a scheduler running, and are the clocks right?",
+}
+
+
+def _task(server: Server, orders: Orders, before: Tended | None) -> Callable[[], Tended]:
+    return lambda: tend(server, orders, before)

@@ -1,0 +1,541 @@
+"""
+The scheduler of one ring. One tick: take or renew the lease, read, decide, act, sign the beat, record.
+
+The lease is liveness only. Safety is the store's publish (the newest fence, over the very digest that was decided
+from), and this scheduler's own memory, written before anything is signed above it.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, assert_never
+
+from keyrotd.core.decide import (
+    Bootstrap,
+    Decision,
+    Decline,
+    Gate,
+    Hold,
+    Mend,
+    Renew,
+    Revoke,
+    Rotate,
+    Seen,
+    View,
+    acknowledged,
+    decide,
+    judge_gate,
+    live,
+    owes,
+    recover,
+    verdict,
+)
+from keyrotd.core.errors import CorruptWindow, StoreUnavailable
+from keyrotd.core.mend import mend
+from keyrotd.core.messages import Beat, Event, NodeState, Report, Request
+from keyrotd.core.policy import Policy
+from keyrotd.core.stek import SEED_BYTES, Stek
+from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
+from keyrotd.daemon.clock import Clock, LeaderTime
+from keyrotd.daemon.state import Folder, try_recall
+from keyrotd.daemon.telemetry import Telemetry
+from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
+from keyrotd.seal.window import open_window, seal_window
+from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
+
+#: A node that has not reported for this long is forgotten: it was taken out of the fleet.
+FORGET_AFTER_MS = 86_400_000
+#: A beat's instant goes to disk this often.
+SIGNED_AT_EVERY_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What a scheduler needs of a ring's secrets."""
+
+    signer: SigningKey
+    verifiers: tuple[VerifyKey, ...]
+    operators: tuple[OperatorVerifyKey, ...]
+    keks: Keks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything through which a scheduler touches anything."""
+
+    store: Store
+    state: Folder
+    clock: Clock
+    rand: Callable[[int], bytes]
+    telemetry: Telemetry
+
+
+#: By id; None for what no operator signed.
+Requests: TypeAlias = dict[str, Request | None]
+
+
+@dataclass
+class Reign:
+    """What a leader knows from one taking of the lease to its loss; a new reign begins with nothing but memory."""
+
+    fence: int
+    time: LeaderTime
+    began_at: int
+    ends_ms: int  # boot time at which the lease may be gone
+    window: Window | None = None
+    settled_at: int | None = None
+    nodes: tuple[Seen, ...] = ()
+    offers: dict[str, Window | None] = field(default_factory=dict)
+    requests: Requests = field(default_factory=dict)
+    reports_read_at: int | None = None
+    clocks_agree: bool = False
+
+
+class RingScheduler:
+    """See the module. `policy` and `trust` may be replaced between ticks."""
+
+    def __init__(
+        self, ring: str, holder: str, policy: Policy, trust: Trust, world: World, *, wait_replicas: int = 0
+    ) -> None:
+        self.ring, self.policy, self.trust = ring, policy, trust
+        self._holder, self._world, self._wait_replicas = holder, world, wait_replicas
+        self._memory_name = f"scheduler-{ring}.memory"
+        self._remembered, fault = try_recall(world.state, self._memory_name)
+        self._say("memory", fault)
+        self._reign: Reign | None = None
+        self._window: Window | None = None  # the last window that this scheduler published or accepted
+        self._held_since: int | None = None
+        self._written_at = 0
+        self._stood = ""  # digest of the window seen last in the store
+
+    @property
+    def leads(self) -> bool:
+        return self._reign is not None
+
+    def tick(self) -> int:
+        """Run one pass; return the wait until the next, in milliseconds."""
+        try:
+            self._tick()
+            self._say("store", None)
+        except StoreUnavailable as away:
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
+            self._say("store", str(away), hint=away.hint)
+            self._check_lease()
+        except OSError as unwritable:
+            words = (
+                f"ring {self.ring}: cannot write {self._memory_name}, so nothing new is signed: {unwritable.strerror}"
+            )
+            self._say("memory", words, hint="free space in state_dir, or mend its owner")
+        return self.policy.tick_interval_ms
+
+    def stop(self) -> None:
+        """Hand the lease over: whoever stands by need not wait for it to run out."""
+        if self._reign is not None:
+            self._abdicate("stopping")
+            try:
+                self._world.store.release(holder=self._holder)
+            except StoreUnavailable as away:
+                self._say("store", str(away), hint=away.hint)
+
+    def _tick(self) -> None:
+        asked_ms = self._world.clock.boot_ms()
+        desk = self._world.store.lead(
+            holder=self._holder,
+            ttl_ms=self.policy.lease_ttl_ms,
+            fence_above=self._remembered.fence,
+            known_digest=self._stood,
+        )
+        self._stood = desk.digest
+        if desk.fence is None:
+            self._abdicate(f"{desk.leader} leads")
+            return
+        reign = self._reigning(desk.fence, asked_ms)
+        if not self._clocks_agree(reign, desk):
+            return
+        now_at = reign.time.now()
+        self._settle_window(reign, self._stored(reign, desk), desk, now_at)
+        self._read_reports(reign, desk, now_at)
+        self._read_offers(reign, desk)
+        reign.requests = self._requests(desk)
+        view = self._view(reign, desk, now_at)
+        decision = decide(view, self.policy, now_at)
+        self._settle_requests(reign, now_at)
+        self._act(reign, decision, view, now_at)
+        self._sign_beat(reign)
+        self._measure(reign, decision, now_at)
+
+    # The lease.
+
+    def _reigning(self, fence: int, asked_ms: int) -> Reign:
+        ends_ms = asked_ms + self.policy.lease_ttl_ms
+        reign = self._reign
+        if reign is None or reign.fence != fence:
+            time = LeaderTime(self._world.clock)
+            self._reign = reign = Reign(fence=fence, time=time, began_at=time.now(), ends_ms=ends_ms)
+            self._world.telemetry.count("lease_transitions_total", ring=self.ring)
+            self._world.telemetry.event("lease.taken", ring=self.ring, fence=fence)
+            self._remember(fence=fence)
+        reign.ends_ms = ends_ms
+        self._world.telemetry.gauge("leader", 1, ring=self.ring)
+        return reign
+
+    def _abdicate(self, why: str) -> None:
+        if self._reign is not None:
+            self._world.telemetry.count("lease_transitions_total", ring=self.ring)
+            self._world.telemetry.event("lease.lost", ring=self.ring, fence=self._reign.fence, why=why)
+        self._reign = None
+        self._world.telemetry.gauge("leader", 0, ring=self.ring)
+
+    def _check_lease(self) -> None:
+        if self._reign is not None and self._world.clock.boot_ms() >= self._reign.ends_ms:
+            self._abdicate("the lease ran out")
+
+    def _clocks_agree(self, reign: Reign, desk: Desk) -> bool:
+        """Judge once a reign: whoever signs by a clock that is minutes off would age the whole fleet's keys."""
+        if not reign.clocks_agree:
+            beat = self._beat(desk)
+            signed_at = max(self._remembered.signed_at, 0 if beat is None else beat.signed_at)
+            found = reign.time.disagreement(store_at=desk.store_at, last_signed_at=signed_at)
+            self._say(
+                "clocks",
+                None if found is None else f"ring {self.ring}: clocks disagree, nothing is signed: {found}",
+                hint="run a time daemon on schedulers and store",
+            )
+            if found is not None:
+                reign.time = LeaderTime(self._world.clock)
+                return False
+            reign.clocks_agree = True
+            reign.began_at = reign.time.now()
+        return True
+
+    # Reading.
+
+    def _stored(self, reign: Reign, desk: Desk) -> Window | None:
+        if reign.window is not None and desk.digest == reign.window.digest:
+            return reign.window
+        data = desk.window
+        if data is None and desk.digest:
+            found = self._world.store.window()  # known from standing by, and not opened then
+            data = None if found is None else found[1]
+        if data is None:
+            return None
+        try:
+            window = open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.ring)
+        except CorruptWindow as corrupt:
+            self._refused("window", corrupt)
+            return None
+        self._say("window", None)
+        return window
+
+    def _settle_window(self, reign: Reign, window: Window | None, desk: Desk, now_at: int) -> None:
+        """A window newly standing has not been read back by anybody yet, as far as this reign knows."""
+        if window is not None and (reign.window is None or window.digest != reign.window.digest):
+            beat = self._beat(desk)
+            confirmed = beat is not None and beat.digest == window.digest
+            reign.settled_at = beat.confirmed_at if confirmed and beat is not None else None
+            reign.nodes = tuple(
+                replace(node, behind_since=None if acknowledged(node, window) else now_at) for node in reign.nodes
+            )
+            reign.reports_read_at = None
+        reign.window = window
+
+    def _beat(self, desk: Desk) -> Beat | None:
+        if desk.beat is None:
+            return None
+        try:
+            return read_beat(desk.beat, verifiers=self.trust.verifiers, ring=self.ring)
+        except CorruptWindow as corrupt:
+            self._refused("beat", corrupt)
+            return None
+
+    def _read_reports(self, reign: Reign, desk: Desk, now_at: int) -> None:
+        """Only when they decide something, or often enough to see a node fall silent: a fleet's reports are large."""
+        needed = (
+            reign.settled_at is None
+            or reign.window is None
+            or bool(desk.requests or desk.offers)
+            or now_at >= self._due_at(reign.window) - self.policy.node_ttl_ms
+            or any(node.behind_since is not None for node in reign.nodes)
+        )
+        fresh = reign.reports_read_at is not None and now_at - reign.reports_read_at < self.policy.node_ttl_ms // 3
+        if fresh and not needed:
+            return
+        known = {node.report.node: node for node in reign.nodes}
+        seen = []
+        for name, data in self._world.store.reports().items():
+            report = self._read_report(name, data)
+            if report is not None:
+                seen.append(self._seen(report, known.get(name), reign, now_at))
+        reign.nodes = tuple(node for node in seen if not self._forgotten(node, now_at))
+        reign.reports_read_at = now_at
+
+    def _read_report(self, name: str, data: bytes) -> Report | None:
+        try:
+            report = read_report(data, keks=self.trust.keks, ring=self.ring)
+        except CorruptWindow as corrupt:
+            self._refused(f"report {name}", corrupt)
+            return None
+        # A report under another node's name is a copy: the MAC proves the ring, the name inside whose it is.
+        return report if report.node == name else None
+
+    def _seen(self, report: Report, known: Seen | None, reign: Reign, now_at: int) -> Seen:
+        if known is not None and report.counter <= known.report.counter:
+            report, seen_at = known.report, known.seen_at
+        elif known is not None or now_at - report.reported_at < self.policy.node_ttl_ms or not report.reported_at:
+            seen_at = now_at
+        else:
+            seen_at = report.reported_at
+        node = Seen(report=report, seen_at=seen_at, behind_since=None)
+        if reign.window is None or acknowledged(node, reign.window):
+            return node
+        before = None if known is None else known.behind_since
+        return replace(node, behind_since=now_at if before is None else before)
+
+    def _forgotten(self, node: Seen, now_at: int) -> bool:
+        if now_at - node.seen_at < FORGET_AFTER_MS:
+            return False
+        self._world.store.forget(node=node.report.node)
+        self._world.telemetry.event("node.forgotten", ring=self.ring, node=node.report.node)
+        return True
+
+    def _read_offers(self, reign: Reign, desk: Desk) -> None:
+        reign.offers = {digest: window for digest, window in reign.offers.items() if digest in desk.offers}
+        unread = [digest for digest in desk.offers if digest not in reign.offers]
+        if not unread:
+            return
+        for digest, data in self._world.store.offers(unread).items():
+            try:
+                window = open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.ring)
+            except CorruptWindow as corrupt:
+                self._refused("offer", corrupt)
+                window = None
+            reign.offers[digest] = window
+
+    def _requests(self, desk: Desk) -> Requests:
+        found: Requests = {}
+        for request_id, data in desk.requests.items():
+            try:
+                found[request_id] = read_request(data, operator_verifiers=self.trust.operators, ring=self.ring)
+            except CorruptWindow as corrupt:
+                self._refused("request", corrupt)
+                found[request_id] = None
+        return found
+
+    def _view(self, reign: Reign, desk: Desk, now_at: int) -> View:
+        window, gate = reign.window, self._gate(reign, now_at)
+        if window is not None and gate is not None and not gate.waiting and reign.settled_at is None:
+            reign.settled_at = now_at
+        return View(
+            window=window,
+            remembered=self._window,
+            memory=self._remembered.memory,
+            nodes=reign.nodes,
+            offers=tuple(offer for offer in reign.offers.values() if offer is not None),
+            requests=tuple(request for request in reign.requests.values() if request is not None),
+            speak_until=reign.began_at + self.policy.speak_ms,
+            settled_at=reign.settled_at,
+            durable=desk.replicas >= self._wait_replicas,
+        )
+
+    def _gate(self, reign: Reign, now_at: int) -> Gate | None:
+        if reign.window is None or reign.reports_read_at is None:
+            return None
+        return judge_gate(reign.window, reign.nodes, self.policy, now_at)
+
+    def _due_at(self, window: Window) -> int:
+        return self.policy.schedule.next_due(window.current.seals_from or window.published_at)
+
+    # Acting.
+
+    def _settle_requests(self, reign: Reign, now_at: int) -> None:
+        """Strike out what is reached, void or not an operator's; what is pending stays until its goal is reached."""
+        if reign.window is None:
+            return
+        done = []
+        for request_id, request in reign.requests.items():
+            outcome = "refused" if request is None else verdict(request, reign.window, now_at)
+            if outcome != "pending":
+                done.append(request_id)
+                kind = "unknown" if request is None else request.goal.value
+                self._world.telemetry.count("requests_total", ring=self.ring, kind=kind, outcome=outcome)
+        if done:
+            self._world.store.settle(ids=done)
+
+    def _act(self, reign: Reign, decision: Decision, view: View, now_at: int) -> None:
+        terms, fence = self.policy.terms(now_at), reign.fence
+        match decision:
+            case Hold():
+                self._accept(view, now_at)
+            case Decline(request, reason, until):
+                self._decline(reign, request, f"{reason}; free from {until}", now_at)
+            case Bootstrap(epoch, barrier):
+                made = bootstrap(
+                    ring=self.ring,
+                    epoch=epoch,
+                    barrier=barrier,
+                    fence=fence,
+                    fresh=self._fresh_pair(),
+                    now_at=now_at,
+                    terms=terms,
+                )
+                self._publish(reign, made, "bootstrap", "no node and no memory holds a window")
+            case Mend(base, others, epoch, reason):
+                self._world.telemetry.count("store_regressions_total", ring=self.ring)
+                made = mend(
+                    base, others, epoch=epoch, fence=fence, fresh=self._fresh_pair(), now_at=now_at, terms=terms
+                )
+                if self._publish(reign, made, "mend", reason):
+                    self._clear_offers(reign, made, now_at)
+            case Rotate(reason, overdue):
+                assert view.window is not None  # decide rotates, renews and revokes only what stands
+                made = rotate(
+                    view.window,
+                    fresh=self._fresh(),
+                    fence=fence,
+                    now_at=now_at,
+                    terms=terms,
+                    settled_at=view.settled_at,
+                )
+                late = f"; not waited for: {', '.join(overdue)}" if overdue else ""
+                self._publish(reign, made, "rotate", reason + late)
+            case Renew(reason):
+                assert view.window is not None  # likewise
+                made = renew(view.window, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
+                self._publish(reign, made, "renew", reason)
+            case Revoke(request):
+                assert view.window is not None  # likewise
+                made = revoke(view.window, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
+                self._publish(reign, made, "revoke", request.reason, who=request.who)
+            case _:
+                assert_never(decision)
+
+    def _accept(self, view: View, now_at: int) -> None:
+        """Remember the standing window as one to go back to, once everyone had time to say that it is not the one."""
+        if view.window is not None and now_at >= view.speak_until and recover(view, self.policy, now_at) is None:
+            self._window = view.window
+            self._remember(window=view.window)
+
+    def _publish(self, reign: Reign, made: Window, kind: str, reason: str, *, who: str = "") -> bool:
+        if self._world.clock.boot_ms() >= reign.ends_ms:
+            self._abdicate("the lease ran out before a publish")
+            return False
+        sealed = seal_window(made, keks=self.trust.keks, signer=self.trust.signer, rand=self._world.rand)
+        self._remember(window=made)  # before it can be seen: nothing is ever signed below what once was
+        published = self._world.store.publish(
+            window=sealed, digest=made.digest, epoch=made.epoch, fence=made.fence, parent=self._stood
+        )
+        match published:
+            case Published():
+                self._stood = made.digest
+                self._published(reign, made, kind, reason, who)
+                return True
+            case Fenced() | Moved():
+                self._abdicate(f"publish refused: {published}")
+                return False
+            case _:
+                assert_never(published)
+
+    def _published(self, reign: Reign, made: Window, kind: str, reason: str, who: str) -> None:
+        self._window = reign.window = made
+        reign.settled_at, reign.reports_read_at = None, None
+        reign.nodes = tuple(replace(node, behind_since=made.published_at) for node in reign.nodes)
+        self._world.telemetry.count("publishes_total", ring=self.ring, kind=kind)
+        self._world.telemetry.event(
+            "window.published", ring=self.ring, epoch=made.epoch, digest=made.digest, kind=kind, reason=reason
+        )
+        self._record(kind, made.epoch, made.published_at, who, reason)
+
+    def _decline(self, reign: Reign, request: Request, reason: str, now_at: int) -> None:
+        declined = [request_id for request_id, found in reign.requests.items() if found == request]
+        self._world.store.settle(ids=declined)
+        self._world.telemetry.count("requests_total", ring=self.ring, kind=request.goal.value, outcome="declined")
+        self._record("decline", request.past_epoch, now_at, request.who, reason)
+
+    def _clear_offers(self, reign: Reign, made: Window, now_at: int) -> None:
+        for digest, offer in reign.offers.items():
+            if offer is None or not owes(made, offer, now_at):
+                self._world.store.withdraw(digest=digest)
+
+    def _record(self, kind: str, epoch: int, happened_at: int, who: str, reason: str) -> None:
+        event = Event(ring=self.ring, kind=kind, epoch=epoch, happened_at=happened_at, who=who, reason=reason)
+        try:
+            self._world.store.record(event=sign_event(event, self.trust.signer))
+        except StoreUnavailable as away:  # history may be lost; the window that it tells of is published
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
+
+    def _sign_beat(self, reign: Reign) -> None:
+        """Sign what stands. A leader that cannot vouch for a window stays silent, and nodes see its silence."""
+        window = reign.window
+        if self._reign is not reign or window is None or window.epoch < self._remembered.memory.floor:
+            return
+        signed_at = max(reign.time.now(), self._remembered.signed_at)
+        gate = self._gate(reign, signed_at)
+        confirmed = gate is not None and gate.confirmed and reign.settled_at is not None
+        beat = Beat(
+            ring=self.ring,
+            epoch=window.epoch,
+            digest=window.digest,
+            confirmed_at=reign.settled_at if confirmed else None,
+            signed_at=signed_at,
+        )
+        self._remember_instant(signed_at)
+        if not self._world.store.beat(beat=sign_beat(beat, self.trust.signer), fence=reign.fence):
+            self._abdicate("a beat was refused: another one leads")
+
+    # Memory, chance and words.
+
+    def _remember(self, *, window: Window | None = None, fence: int = 0) -> None:
+        """Keep it on disk before it matters; OSError ends the tick, for who cannot remember must not sign."""
+        before = self._remembered
+        memory = before.memory if window is None else before.memory.after(window)
+        after = replace(before, memory=memory, fence=max(before.fence, fence))
+        if after != before:
+            self._world.state.write(self._memory_name, after.encode())
+            self._say("memory", None)
+            self._remembered = after
+
+    def _remember_instant(self, signed_at: int) -> None:
+        """Beats go on without a disk: their instants only tell a later life that its clock ran backward."""
+        before = self._remembered
+        self._remembered = replace(before, signed_at=max(before.signed_at, signed_at))
+        if signed_at - self._written_at >= SIGNED_AT_EVERY_MS:
+            self._written_at = signed_at
+            with suppress(OSError):
+                self._world.state.write(self._memory_name, self._remembered.encode())
+
+    def _fresh(self) -> Stek:
+        return Stek(self._world.rand(SEED_BYTES), self.ring)
+
+    def _fresh_pair(self) -> tuple[Stek, Stek]:
+        return self._fresh(), self._fresh()
+
+    def _measure(self, reign: Reign, decision: Decision, now_at: int) -> None:
+        telemetry, window = self._world.telemetry, reign.window
+        held = isinstance(decision, Hold) and (window is None or now_at >= self._due_at(window))
+        self._held_since = (self._held_since or now_at) if held else None
+        since_s = 0 if self._held_since is None else self._held_since / 1000
+        telemetry.gauge("rotation_held_since_timestamp_seconds", since_s, ring=self.ring)
+        self._say("rotation", f"ring {self.ring}: {decision.reason}" if held and isinstance(decision, Hold) else None)
+        counted = dict.fromkeys(NodeState, 0)
+        for node in live(reign.nodes, self.policy, now_at):
+            counted[node.report.state] += 1
+        for state, count in counted.items():
+            telemetry.gauge("nodes", count, ring=self.ring, state=state.value)
+        telemetry.gauge("nodes", len(reign.nodes) - sum(counted.values()), ring=self.ring, state="silent")
+        if window is None:
+            return
+        telemetry.gauge("epoch", window.epoch, ring=self.ring)
+        telemetry.gauge("key_seals_until_timestamp_seconds", window.seals_until / 1000, ring=self.ring)
+        for role, key in (("current", window.current), ("next", window.next)):
+            telemetry.gauge("key_made_timestamp_seconds", key.made_at / 1000, ring=self.ring, role=role)
+        actual_ms = max(key.opens_until - key.made_at for key in (window.current, *window.previous))
+        telemetry.gauge("vulnerability_window_seconds", self.policy.worst_ms / 1000, ring=self.ring, kind="worst")
+        telemetry.gauge("vulnerability_window_seconds", actual_ms / 1000, ring=self.ring, kind="actual")
+
+    def _refused(self, kind: str, corrupt: CorruptWindow) -> None:
+        self._world.telemetry.count("windows_refused_total", ring=self.ring, reason=corrupt.reason)
+        self._say(kind, str(corrupt), hint=corrupt.hint, reason=corrupt.reason)
+
+    def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
+        self._world.telemetry.fault(f"{self.ring}: {key}", text, hint=hint, ring=self.ring, **fields)

@@ -1,0 +1,130 @@
+"""What a daemon keeps over a restart: floor and barrier on disk, without key material; an agent's windows on tmpfs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from keyrotd.core.decide import NO_MEMORY, Memory
+from keyrotd.core.errors import CorruptWindow
+from keyrotd.daemon.clock import Heard
+from keyrotd.seal import lines
+from keyrotd.seal.lines import Lines, line
+from keyrotd.servers import files
+
+#: Two full windows and the time; a fleet that forks more often than that keeps the newest.
+MAX_CACHE_BYTES = 1_048_576
+MAX_MEMORY_BYTES = 1024
+
+
+class Folder(Protocol):
+    """Small files by name. `write` is whole or not at all, and raises OSError when the disk refuses."""
+
+    def read(self, name: str) -> bytes | None: ...
+    def write(self, name: str, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFolder:
+    """Files of ours alone: 0600, replaced in one step."""
+
+    path: Path
+
+    def read(self, name: str) -> bytes | None:
+        return files.read(self.path / name)
+
+    def write(self, name: str, data: bytes) -> None:
+        files.write(self.path / name, data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """`memory` as in core/decide; `fence` and `signed_at` are a scheduler's, `life` counts the starts of an agent."""
+
+    memory: Memory = NO_MEMORY
+    fence: int = 0
+    signed_at: int = 0
+    life: int = 0
+
+    def encode(self) -> bytes:
+        return "".join(
+            (
+                "keyrotd memory v1\n",
+                line("floor", self.memory.floor),
+                line("barrier", self.memory.barrier),
+                line("fence", self.fence),
+                line("signed_at", self.signed_at),
+                line("life", self.life),
+            )
+        ).encode()
+
+
+def recall(folder: Folder, name: str) -> Remembered:
+    """Read what was remembered; nothing at all if the file is absent. Raises CorruptWindow if it is not ours."""
+    data = folder.read(name)
+    if data is None:
+        return Remembered()
+    body = Lines("memory", lines.frame(data, kind="memory", limit=MAX_MEMORY_BYTES)[1:], first=2)
+    found = Remembered(
+        memory=Memory(floor=body.take("floor", lines.number), barrier=body.take("barrier", lines.number)),
+        fence=body.take("fence", lines.number),
+        signed_at=body.take("signed_at", lines.number),
+        life=body.take("life", lines.number),
+    )
+    body.end()
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """
+    An agent's windows, sealed and faded: the one it holds first, then older ones that still owe it a key.
+
+    `heard` dates them: fleet time and boot time at one instant.
+    """
+
+    windows: tuple[bytes, ...]
+    confirmed: bool
+    heard: Heard
+
+    def encode(self) -> bytes:
+        head = "".join(
+            (
+                "keyrotd cache v1\n",
+                line("boot_id", self.heard.boot_id),
+                line("boot_ms", self.heard.boot_ms),
+                line("fleet_at", self.heard.fleet_at),
+                line("confirmed", "yes" if self.confirmed else "no"),
+                line("windows", *(len(window) for window in self.windows)),
+            )
+        )
+        return head.encode() + b"".join(self.windows)
+
+
+_CACHE_HEAD_LINES = 6
+
+
+def decode_cache(data: bytes) -> Cache:
+    """Read a cache back; raises CorruptWindow if it is not what `encode` wrote."""
+    pieces = data.split(b"\n", _CACHE_HEAD_LINES)
+    if len(data) > MAX_CACHE_BYTES or len(pieces) <= _CACHE_HEAD_LINES:
+        lines.refuse("cache: cut short, or too long")
+    head, rest = b"".join(piece + b"\n" for piece in pieces[:-1]), pieces[-1]
+    body = Lines("cache", lines.frame(head, kind="cache", limit=MAX_MEMORY_BYTES)[1:], first=2)
+    boot_id, boot_ms = body.take("boot_id", lines.name), body.take("boot_ms", lines.number)
+    fleet_at, confirmed = body.take("fleet_at", lines.number), body.take("confirmed", lines.yes_or_no)
+    sizes = body.take("windows", lambda words: tuple(lines.number(word) for word in words.split(" ")))
+    if sum(sizes) != len(rest):
+        lines.refuse("cache: its windows have not the sizes that it states")
+    windows = []
+    for size in sizes:
+        windows.append(rest[:size])
+        rest = rest[size:]
+    return Cache(windows=tuple(windows), confirmed=confirmed, heard=Heard(fleet_at, boot_ms, boot_id))
+
+
+def try_recall(folder: Folder, name: str) -> tuple[Remembered, str | None]:
+    """Recall, or begin anew and say why: a floor that cannot be read must not keep a node from its keys."""
+    try:
+        return recall(folder, name), None
+    except (CorruptWindow, OSError) as unreadable:
+        return Remembered(), f"what was remembered in {name} cannot be read: {unreadable}"

@@ -1,0 +1,158 @@
+"""One pass over one server: observe, install if it does not hold what it should, observe again, prove."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from keyrotd.core.errors import InstallFailed
+from keyrotd.core.keys import Installed, Keys, in_step, names
+from keyrotd.core.messages import ProbeState, ServerReport, ServerState
+from keyrotd.core.stek import Secrets
+from keyrotd.servers.port import Driver, ServerUnreachable
+
+#: A handshake with the server, given what it must seal with: what that showed, and words for people.
+Prove = Callable[[Secrets], tuple[ProbeState, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server of this node. `prove` is None where no probe address is configured."""
+
+    driver: Driver
+    prove: Prove | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """
+    What a server is to hold. `settled`: the fleet has confirmed the window, or there is none to confirm.
+
+    `ours`: the keys are those of a window. Without one a running server is left alone: nothing is removed because
+    something could not be read.
+    """
+
+    keys: Keys
+    settled: bool
+    ours: bool
+
+    def for_driver(self, driver: Driver) -> Keys:
+        # A ring buffer drops a key only by rewriting every slot, which lets `next` seal for microseconds: not before
+        # every node is known to open it.
+        return self.keys.lingering() if driver.facts.ring_buffer and not self.settled else self.keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tended:
+    """How a server was left. `wanted` are the names of the keys it was to hold; `drifted`: it had lost them."""
+
+    report: ServerReport
+    wanted: tuple[str, ...]
+    instance: str
+    installed: bool = False
+    drifted: bool = False
+    crowded: bool = False
+    hint: str | None = None
+
+
+def tend(server: Server, orders: Orders, before: Tended | None) -> Tended:
+    """Leave a server in step if that can be done; never raises for what a server may do."""
+    driver, keys = server.driver, orders.for_driver(server.driver)
+    told = Tended(
+        report=ServerReport(
+            name=driver.name,
+            driver=driver.kind,
+            state=ServerState.INSTALLING,
+            slots=driver.facts.min_slots if before is None else before.report.slots,
+            probe=ProbeState.NONE if before is None else before.report.probe,
+            fault="",
+        ),
+        wanted=names(keys),
+        instance="" if before is None else before.instance,
+    )
+    try:
+        return _proven(server, keys, _brought(driver, keys, orders, told, before), before)
+    except ServerUnreachable as away:
+        return _left(told, ServerState.UNREACHABLE, away)
+    except InstallFailed as failed:
+        return _left(told, ServerState.FAILED, failed)
+
+
+def _brought(driver: Driver, keys: Keys, orders: Orders, told: Tended, before: Tended | None) -> Tended:
+    try:
+        seen = driver.observe()
+    except ServerUnreachable:
+        driver.install(keys)  # writes the file that a start needs, then says again that nobody is there
+        raise
+    if not orders.ours and _holds_something(seen) and not in_step(seen, keys):
+        return replace(told, report=replace(told.report, slots=seen.slots), instance=seen.instance)
+    if in_step(seen, keys):
+        return _in_step(told, seen, keys)
+    was_ours = before is not None and before.report.state is ServerState.IN_STEP and before.wanted == told.wanted
+    driver.install(keys)
+    seen = driver.observe()
+    if not in_step(seen, keys):
+        raise InstallFailed(f"server {driver.name}: took the keys and then did not show them")
+    return replace(_in_step(told, seen, keys), installed=True, drifted=was_ours)
+
+
+def _in_step(told: Tended, seen: Installed, keys: Keys) -> Tended:
+    report = replace(told.report, state=ServerState.IN_STEP, slots=seen.slots)
+    crowded = seen.slots is not None and len(keys.opening) > seen.slots
+    return replace(told, report=report, instance=seen.instance, crowded=crowded)
+
+
+def _proven(server: Server, keys: Keys, told: Tended, before: Tended | None) -> Tended:
+    known = before is not None and before.instance == told.instance and told.report.probe is ProbeState.RESUMED
+    if server.prove is None or told.report.state is not ServerState.IN_STEP or (known and not told.installed):
+        return told
+    probe, fault = server.prove(keys.current.secrets(server.driver.facts.scheme))
+    return replace(told, report=replace(told.report, probe=probe, fault=fault))
+
+
+def _holds_something(seen: Installed) -> bool:
+    return any(place.seals is not None for place in seen.places)
+
+
+def _left(told: Tended, state: ServerState, error: InstallFailed) -> Tended:
+    return replace(told, report=replace(told.report, state=state, fault=str(error)), hint=error.hint)
+
+
+Tasks = Mapping[str, Callable[[], Tended]]
+
+
+class Workers(Protocol):
+    """Runs tasks side by side; whoever is not done by the deadline is missing from the answer, and comes later."""
+
+    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]: ...
+
+
+class Threads:
+    """One pool thread per server: a server that hangs delays no other, and is not asked again until it is done."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=max(count, 1), thread_name_prefix="server")
+        self._running: dict[str, Future[Tended]] = {}
+
+    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]:
+        done = {name: future.result() for name, future in self._running.items() if future.done()}
+        for name in done:
+            del self._running[name]
+        for name, task in tasks.items():
+            if name not in self._running:
+                self._running[name] = self._pool.submit(task)
+        wait(self._running.values(), timeout=deadline_ms / 1000)
+        for name in [name for name, future in self._running.items() if future.done()]:
+            done[name] = self._running.pop(name).result()
+        return done
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Inline:
+    """The twin: one after the other, in the caller's thread."""
+
+    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]:
+        _ = deadline_ms
+        return {name: task() for name, task in tasks.items()}
