@@ -163,9 +163,16 @@ def _await_ticket(wire: "_Wire") -> None:
     host = wire.server_name.encode("idna")
     request = b"HEAD / HTTP/1.1\r\nHost: %b\r\nUser-Agent: keyrotd-probe\r\nConnection: close\r\n\r\n" % host
     try:
-        wire.drive(lambda: wire.tls.write(request))
-        while wire.issued is None and wire.drive(lambda: wire.tls.read(2**14)):
-            pass
+        with suppress(ConnectionError):  # it may have said why before it closed
+            wire.drive(lambda: wire.tls.write(request))
+        while wire.issued is None:
+            try:
+                if not wire.tls.read(2**14):
+                    return
+            except ssl.SSLWantReadError:
+                # What was read may have been a ticket and nothing else: then there is no more to wait for.
+                if wire.issued is None:
+                    wire.receive()
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, TimeoutError):
         return
 
@@ -213,7 +220,7 @@ class _Wire:
                 done = act()
             except ssl.SSLWantReadError:
                 self._flush()
-                self._receive()
+                self.receive()
             else:
                 self._flush()
                 return done
@@ -223,7 +230,7 @@ class _Wire:
             self._socket.settimeout(self._left_s())
             self._socket.sendall(self._to_send.read())
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         self._socket.settimeout(self._left_s())
         if received := self._socket.recv(2**16):
             self._received.write(received)
@@ -238,10 +245,13 @@ class _Wire:
 
 
 def _fault(error: OSError) -> Fault:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Fault(ProbeState.CERTIFICATE, error.verify_message)
-    reason = _reason(error)
-    return Fault(ProbeState.RESET, reason, unspoken=getattr(error, "reason", None) in _UNSPOKEN)
+    match error:
+        case ssl.SSLCertVerificationError():
+            return Fault(ProbeState.CERTIFICATE, error.verify_message)
+        case ssl.SSLError() if error.reason in _UNSPOKEN:
+            return Fault(ProbeState.RESET, "does not speak this version of TLS", unspoken=True)
+        case _:
+            return Fault(ProbeState.RESET, _reason(error))
 
 
 _UNSPOKEN = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION"})

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 DEFAULT_PORT = 443
 
-_HOST_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<host>[^\s:\[\]/]+))(?::(?P<port>[0-9]{1,5}))?")
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%\w+)?)\]|(?P<host>[^\s:\[\]/]+))(?::(?P<port>[0-9]{1,5}))?"
+)
+
+_HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,18 @@ def parse_target(text: str) -> Target:
     port = int(found["port"] or DEFAULT_PORT)
     if not 0 < port < 2**16:
         raise ValueError(f"{text!r}: port {port} is not between 1 and 65535")
-    return Target(found["six"] or found["host"], port)
+    return Target(found["six"] or parse_server_name(found["host"]), port)
+
+
+def parse_server_name(text: str) -> str:
+    """A host's name or address as TLS and DNS take it. Raises ValueError, in words for people."""
+    try:
+        text.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{text!r} is no host name") from error
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no host name")
+    return text
 
 
 def _connected(family: int, address: object, deadline_s: float) -> socket.socket:
