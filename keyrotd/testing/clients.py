@@ -89,11 +89,13 @@ class Tickets:
 
     def draw(self, now_at: int) -> Held | None:
         """One that is younger than T, or None when there is none."""
-        self._ages = {age: young for age, kept in self._ages.items() if (young := self._young(kept, now_at))}
-        return self._rand.choice(self._ages[self._rand.choice(list(self._ages))]) if self._ages else None
-
-    def _young(self, kept: list[Held], now_at: int) -> list[Held]:
-        return [held for held in kept if now_at - held.issued_at < self._lifetime_ms]
+        while self._ages:
+            age = self._rand.choice(tuple(self._ages))
+            young = [held for held in self._ages.pop(age) if now_at - held.issued_at < self._lifetime_ms]
+            if young:
+                self._ages[age] = young
+                return self._rand.choice(young)
+        return None
 
 
 @dataclass
