@@ -11,7 +11,7 @@ BEAT_BYTES: Final = 1_024
 REPORT_BYTES: Final = 32_768
 REQUEST_BYTES: Final = 4_096
 EVENT_BYTES: Final = 4_096
-#: Digests, names of nodes and of lease holders, ids of requests.
+#: Digests, names of nodes and of lease holders, ids of requests: visible ASCII, spaces included.
 NAME_BYTES: Final = 256
 
 #: Twice the largest fleet that keyrotd promises to serve.
@@ -37,9 +37,8 @@ def fitting(operation: str, value: bytes, limit: int) -> bytes:
 
 def named(operation: str, name: str) -> str:
     """Return `name` if it may name something in the store."""
-    if not 0 < len(name.encode()) <= NAME_BYTES:
+    if not 0 < len(name) <= NAME_BYTES or not (name.isascii() and name.isprintable()):
         raise StoreUnavailable(
-            f"store: {operation} takes a name of 1 to {NAME_BYTES} bytes, was given {len(name.encode())}",
-            operation=operation,
+            f"store: {operation} takes a name of 1 to {NAME_BYTES} visible ASCII characters", operation=operation
         )
     return name

@@ -276,6 +276,7 @@ class MemoryWakes:
         self._rings = tuple(rings)
         self._heard = self._wakes()
         self._closed = False
+        self.fault = ""
 
     def wait(self, timeout_ms: int) -> bool:
         with self._server.changed:

@@ -161,9 +161,13 @@ class Wakes(Protocol):
     """
     Hints that something happened in one of the rings. They may be lost, doubled or late: polling is the truth.
 
-    `wait` is True on a hint and False after `timeout_ms` without one; it never raises. `close`, from any thread, ends
-    a wait in progress.
+    `wait` is True on a hint and False after `timeout_ms` without one; it never raises, and is late by the store's
+    timeout at most. `fault` says in words why no hint can come just now. `close`, from any thread, ends a wait in
+    progress.
     """
+
+    @property
+    def fault(self) -> str: ...
 
     def wait(self, timeout_ms: int) -> bool: ...
 

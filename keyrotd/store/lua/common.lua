@@ -1,0 +1,66 @@
+-- Stands before every script, after `limit`, a table of limits.py. Whoever owns the store may have put anything
+-- anywhere: what is of a wrong kind or size, or no visible ASCII where a name is due, is absent.
+
+-- Windows and beats, offers and reports: a string, or one field of a hash.
+local function text(key, most)
+  if redis.call('TYPE', key).ok ~= 'string' or redis.call('STRLEN', key) > most then return false end
+  return redis.call('GET', key)
+end
+
+local function field(key, name, most)
+  if redis.call('TYPE', key).ok ~= 'hash' then return false end
+  local size = redis.call('HSTRLEN', key, name)
+  if size == 0 or size > most then return false end
+  return redis.call('HGET', key, name)
+end
+
+local function is_name(value)
+  return value and #value <= limit.name and value:match('^[ -~]+$') ~= nil
+end
+
+local function length(key)
+  if redis.call('TYPE', key).ok ~= 'hash' then return 0 end
+  return redis.call('HLEN', key)
+end
+
+-- Up to `most` names of a hash, any of them: nobody can hide the others behind a thousand of his own.
+local function names(key, most)
+  local found = {}
+  if length(key) > 0 then
+    for _, name in ipairs(redis.call('HRANDFIELD', key, most)) do
+      if is_name(name) then found[#found + 1] = name end
+    end
+  end
+  return found
+end
+
+-- The digest of the stored window ('' : none) and the fence beside it. A hash that lacks either half is no window.
+local function stored(key)
+  local digest = field(key, 'digest', limit.name)
+  if not is_name(digest) or redis.call('HSTRLEN', key, 'window') == 0
+    or redis.call('HSTRLEN', key, 'window') > limit.window then
+    return '', false
+  end
+  return digest, field(key, 'fence', limit.name)
+end
+
+local function news(key, digest, known)
+  if digest == '' or digest == known then return false end
+  return redis.call('HGET', key, 'window')
+end
+
+-- Fences are compared as text where they must be equal; Lua's numbers hold them exactly up to 2^53.
+local function fence_number(value, most)
+  local number = value and #value <= 16 and value:match('^%d+$') and tonumber(value) or 0
+  return number <= most and number or 0
+end
+
+local function fence_text(number) return string.format('%.0f', number) end
+
+-- Who leads and for how long; a lease without end, or too long a one, leads nobody.
+local function leader(key)
+  local remaining = redis.call('PTTL', key)
+  local holder = remaining > 0 and remaining <= limit.lease and field(key, 'holder', limit.name)
+  if not is_name(holder) then return '', 0 end
+  return holder, remaining
+end

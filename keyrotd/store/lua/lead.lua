@@ -1,0 +1,45 @@
+-- Take or renew the lease, and read all that a tick decides on.
+-- KEYS lease fence window beat offers requests reports history   ARGV holder ttl_ms fence_above known_digest
+local lease, fence, window, beat, offers, requests, reports, history = unpack(KEYS)
+local holder, ttl, above, known = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+
+local led = 0
+local who, remaining = leader(lease)
+local digest, beside = stored(window)
+
+if who == '' or who == holder then
+  local believable = above + limit.fence_jump
+  local counter = fence_number(text(fence, limit.name), believable)
+  local highest = math.max(counter, fence_number(beside, believable), above)
+  if who == holder and counter == highest and field(lease, 'fence', limit.name) == fence_text(highest) then
+    led = highest
+  else
+    led = highest + 1
+    redis.call('SET', fence, fence_text(led))
+    redis.call('DEL', lease)
+    redis.call('HSET', lease, 'holder', holder, 'fence', fence_text(led))
+  end
+  redis.call('PEXPIRE', lease, ttl)
+  who, remaining = holder, ttl
+
+  -- Those who only add to these keys could not mend a wrong kind.
+  for key, kind in pairs({[offers] = 'hash', [requests] = 'hash', [reports] = 'hash', [history] = 'list'}) do
+    local found = redis.call('TYPE', key).ok
+    if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+  end
+end
+
+local asked = {}
+for _, id in ipairs(names(requests, limit.requests)) do
+  local request = field(requests, id, limit.request)
+  if request then
+    asked[#asked + 1] = id
+    asked[#asked + 1] = request
+  end
+end
+
+local time = redis.call('TIME')
+return {
+  led, who, remaining, digest, news(window, digest, known), text(beat, limit.beat),
+  asked, names(offers, limit.offers), length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
+}

@@ -1,0 +1,207 @@
+"""
+The store in Redis 7.0 or later, or Valkey.
+
+Keyspace, for a namespace and a ring:
+
+    <namespace>:{<ring>}:window    hash    window: sealed bytes; digest, epoch, fence: about them, for all to read
+    <namespace>:{<ring>}:beat      string  the leader's signed heartbeat
+    <namespace>:{<ring>}:lease     hash    holder, fence; expires with the lease
+    <namespace>:{<ring>}:fence     string  the newest fence, a decimal number that only grows
+    <namespace>:{<ring>}:reports   hash    node: report
+    <namespace>:{<ring>}:offers    hash    digest: sealed bytes
+    <namespace>:{<ring>}:requests  hash    id: request, until settled
+    <namespace>:{<ring>}:history   list    events, newest first
+    <namespace>:{<ring>}:wake      channel an empty message: something happened
+
+The braces are a hash tag: a cluster keeps all of a ring on one node. Nothing but the lease ever expires.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from redis.exceptions import ResponseError
+
+from keyrotd.core.errors import StoreUnavailable
+from keyrotd.store import answers, limits, scripts
+from keyrotd.store.addresses import Address
+from keyrotd.store.limits import fitting, named
+from keyrotd.store.port import Desk, Fenced, Look, Moved, Poll, Published
+from keyrotd.store.scripts import Run
+from keyrotd.store.wire import ANSWER_BYTES, Command, Wire, unavailable
+
+_Value = TypeVar("_Value")
+
+
+def channel(namespace: str, ring: str) -> str:
+    return f"{namespace}:{{{ring}}}:wake"
+
+
+class RedisStore:
+    """One ring, over one connection that opens at the first question and again after any fault."""
+
+    def __init__(self, address: Address, *, ring: str, namespace: str, timeout_ms: int, wait_replicas: int = 0) -> None:
+        self.ring = ring
+        self._wire = Wire(address, timeout_ms=timeout_ms)
+        self._wait_replicas = wait_replicas
+        prefix = f"{namespace}:{{{ring}}}"
+        self._window = f"{prefix}:window"
+        self._beat = f"{prefix}:beat"
+        self._lease = f"{prefix}:lease"
+        self._fence = f"{prefix}:fence"
+        self._reports = f"{prefix}:reports"
+        self._offers = f"{prefix}:offers"
+        self._requests = f"{prefix}:requests"
+        self._history = f"{prefix}:history"
+        self._wake = channel(namespace, ring)
+
+    def publish(self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str) -> Published | Fenced | Moved:
+        fitting("publish", window, limits.WINDOW_BYTES)
+        named("publish", digest)
+        run = Run(
+            scripts.PUBLISH,
+            (self._window, self._fence, self._offers),
+            (window, digest, epoch, fence, parent, self._wake),
+        )
+        return self._ask("publish", answers.outcome, run)
+
+    def lead(self, *, holder: str, ttl_ms: int, fence_above: int, known_digest: str) -> Desk:
+        named("lead", holder)
+        if not 0 < ttl_ms <= limits.LEASE_MS:
+            raise ValueError(f"a lease runs 1 to {limits.LEASE_MS} ms, not {ttl_ms}")
+        run = Run(
+            scripts.LEAD,
+            (
+                *(self._lease, self._fence, self._window, self._beat),
+                *(self._offers, self._requests, self._reports, self._history),
+            ),
+            (holder, ttl_ms, fence_above, known_digest),
+        )
+        desk = self._ask("lead", answers.desk, run)
+        return replace(desk, replicas=self._replicas()) if self._wait_replicas and desk.fence is not None else desk
+
+    def _replicas(self) -> int:
+        # WAIT speaks of the writes of its own connection, the lease among them, and of no other's.
+        count = self._wire.then("WAIT", self._wait_replicas, max(1, self._wire.remaining_ms // 2))
+        return count if isinstance(count, int) and count > 0 else 0
+
+    def release(self, *, holder: str) -> None:
+        self._ask("release", _anything, Run(scripts.RELEASE, (self._lease,), (holder,)))
+
+    def beat(self, *, beat: bytes, fence: int) -> bool:
+        fitting("beat", beat, limits.BEAT_BYTES)
+        return self._ask("beat", bool, Run(scripts.BEAT, (self._fence, self._beat), (beat, fence)))
+
+    def poll(self, *, known_digest: str, node: str, report: bytes) -> Poll:
+        named("poll", node)
+        fitting("poll", report, limits.REPORT_BYTES)
+        # Two commands in one round trip, since one script over all these keys is refused to who may not write them all.
+        run = Run(scripts.POLL, (self._window, self._beat, self._offers), (known_digest,))
+        read, written = self._wire.ask("poll", run, ("HSET", self._reports, node, report))
+        fault = str(self._unavailable("report", written)) if isinstance(written, ResponseError) else ""
+        return self._decoded("poll", partial(answers.poll, report_fault=fault), read)
+
+    def report(self, *, node: str, report: bytes) -> None:
+        named("report", node)
+        fitting("report", report, limits.REPORT_BYTES)
+        self._ask("report", _anything, ("HSET", self._reports, node, report))
+
+    def reports(self) -> dict[str, bytes]:
+        run = Run(scripts.REPORTS, (self._reports,))
+        return self._ask("reports", answers.reports, run, answer_bytes=answers.REPORTS_BYTES)
+
+    def forget(self, *, node: str) -> None:
+        self._remove("forget", self._reports, [node])
+
+    def offer(self, *, digest: str, window: bytes) -> None:
+        named("offer", digest)
+        fitting("offer", window, limits.WINDOW_BYTES)
+        # Plain commands: an agent has no right to run a script that writes.
+        count = self._ask("offer", answers.count, ("HSET", self._offers, digest, window), ("HLEN", self._offers))
+        if count > limits.OFFERS:
+            excess = min(count - limits.OFFERS, limits.OFFERS)
+            some = self._ask("offer", answers.raw_names, ("HRANDFIELD", self._offers, excess + 1))
+            doomed = [name for name in some if name != digest.encode()][:excess]
+            self._remove("offer", self._offers, doomed)
+
+    def withdraw(self, *, digest: str) -> None:
+        self._remove("withdraw", self._offers, [digest])
+
+    def offers(self, digests: Iterable[str]) -> dict[str, bytes]:
+        asked = tuple(islice(digests, limits.OFFERS))
+        if not asked:
+            return {}
+        return self._ask("offers", answers.offers, Run(scripts.OFFERS, (self._offers,), asked))
+
+    def request(self, *, id: str, request: bytes) -> None:  # noqa: A002 - as in the port
+        named("request", id)
+        fitting("request", request, limits.REQUEST_BYTES)
+        self._ask("request", _anything, ("HSET", self._requests, id, request), ("PUBLISH", self._wake, ""))
+
+    def settle(self, *, ids: Iterable[str]) -> None:
+        self._remove("settle", self._requests, list(ids))
+
+    def record(self, *, event: bytes) -> None:
+        fitting("record", event, limits.EVENT_BYTES)
+        self._ask("record", _anything, Run(scripts.RECORD, (self._history,), (event,)))
+
+    def history(self, *, limit: int) -> tuple[bytes, ...]:
+        if limit < 1:
+            return ()
+        last = min(limit, limits.HISTORY) - 1
+        return self._ask("history", answers.events, ("LRANGE", self._history, 0, last), absent=[])
+
+    def window(self) -> tuple[str, bytes] | None:
+        found = self._look("window")
+        return (found.digest, found.window) if found.window is not None else None
+
+    def look(self) -> Look:
+        return self._look("look")
+
+    def wake(self) -> None:
+        self._ask("wake", _anything, ("PUBLISH", self._wake, ""))
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def _look(self, operation: str) -> Look:
+        run = Run(scripts.LOOK, (self._window, self._beat, self._lease, self._fence))
+        return self._ask(operation, answers.look, run)
+
+    def _remove(self, operation: str, key: str, fields: Sequence[str | bytes]) -> None:
+        if fields:
+            self._ask(operation, _anything, ("HDEL", key, *fields), absent=0)
+
+    def _ask(
+        self,
+        operation: str,
+        decode: Callable[[Any], _Value],
+        *commands: Command,
+        answer_bytes: int = ANSWER_BYTES,
+        absent: object = None,
+    ) -> _Value:
+        """Decode the last answer, if no command was refused. With `absent`, a key of a wrong kind answers that."""
+        replies = self._wire.ask(operation, *commands, answer_bytes=answer_bytes)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, ResponseError):
+                if absent is None or not str(reply).startswith("WRONGTYPE"):
+                    raise self._unavailable(operation, reply)
+                replies[at] = absent
+        return self._decoded(operation, decode, replies[-1])
+
+    def _decoded(self, operation: str, decode: Callable[[Any], _Value], reply: object) -> _Value:
+        if isinstance(reply, ResponseError):
+            raise self._unavailable(operation, reply)
+        try:
+            return decode(reply)
+        except answers.Misshapen as error:
+            raise self._unavailable(operation, error) from error
+
+    def _unavailable(self, operation: str, error: Exception) -> StoreUnavailable:
+        return unavailable(self._wire.address, operation, error, self._wire.timeout_ms)
+
+
+def _anything(_: object) -> None:
+    return None
