@@ -28,7 +28,7 @@ class HAProxyTwin:
     Rings as HAProxy has them: [p, c*, n] + x = [c, n*, x], their size and the keys' size fixed by the file at start.
 
     `sealed` lists the key names that began to seal since the start; `pushes` counts keys taken. `meddler` runs after
-    each line that pushed: somebody else at the same socket.
+    each of them: somebody else at the same time.
     """
 
     def __init__(self, directory: Path, *, slots: int = 3, key_files: tuple[str, ...] = ("tickets.keys",)) -> None:
@@ -119,10 +119,7 @@ class HAProxyTwin:
             case Mood.MASTER:
                 conversation.sendall(b"Unknown command: 'show tls-keys', but maybe one of these:\n  help\n\n")
             case Mood.HONEST | Mood.LIES:
-                before = self.pushes
                 answer = "".join(self._answer(command.strip().split(" ")) + "\n" for command in line.split(";"))
-                if self.pushes > before:
-                    self.meddler()
                 conversation.sendall(answer.encode())
 
     def _until_gone(self, conversation: socket.socket) -> None:
@@ -158,6 +155,7 @@ class HAProxyTwin:
         self.pushes += 1
         if self.mood is not Mood.LIES:
             self.push(Path(path), key)
+        self.meddler()
         return "TLS ticket key updated!\n"
 
 
