@@ -219,15 +219,16 @@ def _faults(driver: CommandDriver) -> Iterator[tuple[str, str | None]]:
     if driver.layout not in KEY_FILES:
         yield f"{at}: layout {driver.layout} is not known", f"known: {', '.join(sorted(KEY_FILES))}"
     else:
-        split = KEY_FILES[driver.layout].shape is Shape.SPLIT
+        shape = KEY_FILES[driver.layout].shape
+        split, least = shape is Shape.SPLIT, USUAL_SLOTS if shape is Shape.LINES else 2
         if split != ("{n}" in driver.key_file.name):
             yield f"{at}: key_file {driver.key_file} {'lacks' if split else 'has'} a {{n}}", "one file per key counts"
+        least = USUAL_SLOTS if KEY_FILES[driver.layout].shape is Shape.LINES else 2
+        if driver.slots is not None and not least <= driver.slots <= MAX_SLOTS:
+            yield f"{at}: slots {driver.slots} is not within {least} and {MAX_SLOTS}", None
     if not driver.key_file.is_absolute():
         yield f"{at}: key_file {driver.key_file} is not an absolute path", None
     if not driver.command or not Path(driver.command[0]).is_absolute():
         yield f"{at}: command must begin with the absolute path of a program", 'like ["/usr/bin/systemctl", ...]'
-        least = USUAL_SLOTS if KEY_FILES[driver.layout].shape is Shape.LINES else 2
-        if driver.slots is not None and not least <= driver.slots <= MAX_SLOTS:
-            yield f"{at}: slots {driver.slots} is not within {least} and {MAX_SLOTS}", None
     if driver.mode & 0o007 or not driver.mode & 0o400:
         yield f"{at}: mode {driver.mode:04o} lets everybody in, or not even keyrotd", 'try "0600" or "0640"'
