@@ -3,8 +3,9 @@
 import itertools
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,28 +104,53 @@ def relayed(server: Embedded) -> Iterator[Relay]:
 
 @contextmanager
 def answering(reply: bytes) -> Iterator[Address]:
-    """A server of ill will: it answers whatever it is sent with the same bytes, and then says no more."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        threads: list[threading.Thread] = []
+    """A server of ill will: whatever it is sent, it answers the same bytes."""
 
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    client, _ = listener.accept()
-                    threads.append(threading.Thread(target=answer, args=(client,), daemon=True))
-                    threads[-1].start()
+    def answer(client: socket.socket) -> None:
+        while client.recv(65_536):
+            client.sendall(reply)
 
-        def answer(client: socket.socket) -> None:
-            with client, suppress(OSError):
-                while client.recv(65_536):
-                    client.sendall(reply)
+    with _serving(answer) as where:
+        yield where
 
-        acceptor = threading.Thread(target=serve, daemon=True)
-        acceptor.start()
-        try:
-            yield Address(host="127.0.0.1", port=listener.getsockname()[1])
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            acceptor.join()
-            for thread in threads:
-                thread.join()
+
+@contextmanager
+def dripping() -> Iterator[Address]:
+    """A server that is always just about to finish its answer."""
+
+    def answer(client: socket.socket) -> None:
+        client.sendall(b"+")
+        while True:
+            client.sendall(b"O")
+            time.sleep(0.05)
+
+    with _serving(answer) as where:
+        yield where
+
+
+@contextmanager
+def _serving(answer: Callable[[socket.socket], None]) -> Iterator[Address]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                threads.append(threading.Thread(target=attend, args=(client,), daemon=True))
+                threads[-1].start()
+
+    def attend(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            answer(client)
+
+    acceptor = threading.Thread(target=serve, daemon=True)
+    acceptor.start()
+    try:
+        yield Address(host="127.0.0.1", port=listener.getsockname()[1])
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        acceptor.join()
+        for thread in threads:
+            thread.join()

@@ -23,12 +23,13 @@ local function length(key)
   return redis.call('HLEN', key)
 end
 
--- Up to `most` names of a hash, any of them: nobody can hide the others behind a thousand of his own.
-local function names(key, most)
+-- Up to `most` names with a value of a fair size, any of them: nobody can hide the others behind a thousand of his own.
+local function names(key, most, value_most)
   local found = {}
   if length(key) > 0 then
     for _, name in ipairs(redis.call('HRANDFIELD', key, most)) do
-      if is_name(name) then found[#found + 1] = name end
+      local size = redis.call('HSTRLEN', key, name)
+      if is_name(name) and size > 0 and size <= value_most then found[#found + 1] = name end
     end
   end
   return found

@@ -30,16 +30,13 @@ if who == '' or who == holder then
 end
 
 local asked = {}
-for _, id in ipairs(names(requests, limit.requests)) do
-  local request = field(requests, id, limit.request)
-  if request then
-    asked[#asked + 1] = id
-    asked[#asked + 1] = request
-  end
+for _, id in ipairs(names(requests, limit.requests, limit.request)) do
+  asked[#asked + 1] = id
+  asked[#asked + 1] = redis.call('HGET', requests, id)
 end
 
 local time = redis.call('TIME')
 return {
   led, who, remaining, digest, news(window, digest, known), text(beat, limit.beat),
-  asked, names(offers, limit.offers), length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
+  asked, names(offers, limit.offers, limit.window), length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
 }

@@ -1,0 +1,209 @@
+"""Whoever owns the store may put anything anywhere: it is absent, it is mended, and it wedges nobody."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyrotd.core.errors import StoreUnavailable
+from keyrotd.store import limits
+from keyrotd.store.embedded import Embedded
+from keyrotd.store.port import Published
+from tests.contract.stores import address, fresh_namespace, owner, running, store_on
+
+KEYS = ("window", "beat", "lease", "fence", "reports", "offers", "requests", "history")
+HUGE = b"x" * 200_000
+
+
+@pytest.fixture(scope="module")
+def server(store_exe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    with running(store_exe, tmp_path_factory.mktemp("store")) as server:
+        yield server
+
+
+class Scene:
+    def __init__(self, server: Embedded, redis: Any) -> None:
+        self.namespace = fresh_namespace()
+        self.redis = redis
+        self.store = store_on(address(server), namespace=self.namespace)
+
+    def key(self, name: str) -> str:
+        return f"{self.namespace}:{{edge}}:{name}"
+
+    def lead(self, *, holder: str = "a", fence_above: int = 0) -> int | None:
+        return self.store.lead(holder=holder, ttl_ms=60_000, fence_above=fence_above, known_digest="").fence
+
+    def live_a_day(self) -> None:
+        """Everything that schedulers, agents and operators do; a report may be lost until a leader came by."""
+        store = self.store
+        store.poll(known_digest="", node="edge-1", report=b"report")
+        fence = self.lead()
+        assert fence is not None
+        parent = store.look().digest
+        assert store.publish(window=b"day", digest="day", epoch=2, fence=fence, parent=parent) == Published()
+        assert store.beat(beat=b"beat", fence=fence)
+        store.offer(digest="d9", window=b"nine")
+        store.request(id="r1", request=b"rotate")
+        store.record(event=b"event")
+        poll = store.poll(known_digest="", node="edge-1", report=b"report")
+        assert (poll.beat, poll.digest, poll.window, poll.report_fault) == (b"beat", "day", b"day", "")
+        assert "d9" in poll.offers
+        assert store.reports()["edge-1"] == b"report"
+        assert store.offers(["d9"]) == {"d9": b"nine"}
+        assert store.history(limit=1) == (b"event",)
+        desk = store.lead(holder="a", ttl_ms=60_000, fence_above=fence, known_digest="")
+        assert (desk.fence, desk.requests["r1"]) == (fence, b"rotate")
+        store.settle(ids=["r1"])
+        store.withdraw(digest="d9")
+        store.forget(node="edge-1")
+        store.release(holder="a")
+
+
+@pytest.fixture
+def scene(server: Embedded) -> Iterator[Scene]:
+    with owner(server) as redis:
+        scene = Scene(server, redis)
+        yield scene
+        scene.store.close()
+
+
+GARBAGE = {
+    "string": ("SET", b"\xff garbage \x00"),
+    "empty": ("SET", b""),
+    "huge": ("SET", HUGE),
+    "number": ("SET", b"-1"),
+    "list": ("RPUSH", b"garbage"),
+    "set": ("SADD", b"garbage"),
+    "hash": ("HSET", b"window", HUGE, b"digest", b"\xff", b"fence", b"1e9", b"holder", b""),
+    "empty hash": ("HSET", b"window", b"", b"digest", b"", b"fence", b"", b"holder", b""),
+    "stream": ("XADD", b"*", b"field", b"value"),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.parametrize("name", KEYS)
+def test_garbage_in_any_key_is_mended_by_going_on(scene: Scene, name: str, kind: str) -> None:
+    verb, *values = GARBAGE[kind]
+    scene.redis.execute_command(verb, scene.key(name), *values)
+
+    scene.live_a_day()
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_in_every_key_at_once_is_mended_by_going_on(scene: Scene, kind: str) -> None:
+    verb, *values = GARBAGE[kind]
+    for name in KEYS:
+        scene.redis.execute_command(verb, scene.key(name), *values)
+
+    scene.live_a_day()
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_is_read_as_nothing(scene: Scene, kind: str) -> None:
+    verb, *values = GARBAGE[kind]
+    for name in ("window", "lease", "requests", "offers"):
+        scene.redis.execute_command(verb, scene.key(name), *values)
+
+    look = scene.store.look()
+
+    assert (look.digest, look.window, look.leader, look.lease_ms) == ("", None, "", 0)
+    assert scene.store.window() is None
+    assert scene.store.offers(["digest"]).get("digest") in (None, b"\xff")
+
+
+def test_a_report_that_finds_a_wrong_kind_is_lost_with_words_and_the_reading_is_good(scene: Scene) -> None:
+    scene.lead()
+    scene.store.publish(window=b"one", digest="d1", epoch=1, fence=1, parent="")
+    scene.redis.set(scene.key("reports"), "garbage")
+
+    poll = scene.store.poll(known_digest="", node="edge-1", report=b"report")
+
+    assert (poll.digest, poll.window) == ("d1", b"one")
+    assert "WRONGTYPE" in poll.report_fault
+    scene.lead()
+    assert scene.store.poll(known_digest="", node="edge-1", report=b"report").report_fault == ""
+
+
+def test_a_window_too_large_is_absent_and_the_next_publish_replaces_it(scene: Scene) -> None:
+    scene.redis.hset(scene.key("window"), mapping={"window": HUGE, "digest": "d1", "fence": 1})
+
+    assert scene.store.poll(known_digest="", node="edge-1", report=b"report").digest == ""
+    assert scene.lead() == 1
+    assert scene.store.publish(window=b"one", digest="d1", epoch=1, fence=1, parent="") == Published()
+
+
+def test_a_lease_without_end_holds_nobody_up(scene: Scene) -> None:
+    scene.redis.hset(scene.key("lease"), mapping={"holder": "squatter", "fence": 1})
+
+    assert scene.lead() == 1
+
+
+def test_a_lease_beyond_the_longest_holds_nobody_up(scene: Scene) -> None:
+    scene.redis.hset(scene.key("lease"), mapping={"holder": "squatter", "fence": 1})
+    scene.redis.pexpire(scene.key("lease"), limits.LEASE_MS * 10)
+
+    assert scene.lead() == 1
+
+
+@pytest.mark.parametrize("fence", ["9" * 15, "9" * 16, "9" * 40, "-5", "1e3", "0x10", "nan", " 7", str(2**53)])
+def test_a_fence_out_of_reason_leads_to_one_that_works(scene: Scene, fence: str) -> None:
+    scene.redis.set(scene.key("fence"), fence)
+    scene.redis.hset(scene.key("window"), mapping={"window": b"old", "digest": "d0", "fence": fence})
+
+    assert scene.lead(fence_above=41) == 42
+    assert scene.lead(fence_above=42) == 42
+    assert scene.store.publish(window=b"one", digest="d1", epoch=1, fence=42, parent="d0") == Published()
+    assert scene.store.beat(beat=b"beat", fence=42)
+
+
+def test_a_fence_of_many_digits_stays_exact(scene: Scene) -> None:
+    high = 2**52 + 1
+
+    assert scene.lead(fence_above=high) == high + 1
+    assert scene.store.publish(window=b"one", digest="d1", epoch=1, fence=high + 1, parent="") == Published()
+    assert scene.lead(fence_above=high + 1) == high + 1
+
+
+def test_one_node_with_a_report_too_large_hides_no_other(scene: Scene) -> None:
+    scene.store.report(node="edge-1", report=b"report")
+    scene.redis.hset(scene.key("reports"), mapping={"rogue": HUGE, b"\xff\xfe": b"x", b"n" * 300: b"x", "empty": b""})
+
+    assert scene.store.reports() == {"edge-1": b"report"}
+
+
+def test_more_reports_than_any_fleet_has_are_refused_with_words(scene: Scene) -> None:
+    scene.redis.hset(scene.key("reports"), mapping={f"n{at}": b"x" for at in range(limits.REPORTS + 1)})
+
+    with pytest.raises(StoreUnavailable, match="20001 reports") as refusal:
+        scene.store.reports()
+
+    assert refusal.value.operation == "reports"
+    assert scene.lead() == 1
+
+
+def test_twenty_thousand_reports_are_read(scene: Scene) -> None:
+    scene.redis.hset(scene.key("reports"), mapping={f"n{at}": b"x" * 600 for at in range(limits.REPORTS)})
+
+    assert len(scene.store.reports()) == limits.REPORTS
+
+
+def test_a_thousand_rogue_offers_do_not_keep_an_honest_one_out(scene: Scene) -> None:
+    scene.redis.hset(scene.key("offers"), mapping={f"rogue{at}": HUGE[:100] for at in range(1_000)})
+
+    for _ in range(20):
+        scene.store.offer(digest="honest", window=b"window")
+
+    assert scene.store.offers(["honest"]) == {"honest": b"window"}
+    assert scene.redis.hlen(scene.key("offers")) == limits.OFFERS
+    assert "honest" in scene.store.poll(known_digest="", node="edge-1", report=b"report").offers
+
+
+def test_offers_and_requests_too_large_are_not_read(scene: Scene) -> None:
+    scene.redis.hset(scene.key("offers"), mapping={"d1": HUGE, "d2": b"two"})
+    scene.redis.hset(scene.key("requests"), mapping={"r1": HUGE, "r2": b"rotate"})
+
+    desk = scene.store.lead(holder="a", ttl_ms=60_000, fence_above=0, known_digest="")
+
+    assert desk.requests == {"r2": b"rotate"}
+    assert scene.store.offers(["d1", "d2"]) == {"d2": b"two"}
