@@ -19,6 +19,8 @@ LAYERS: dict[str, frozenset[str]] = {
         {"keyrotd.core", "keyrotd.seal", "keyrotd.store", "keyrotd.servers", "keyrotd.tls"},
     ),
     "keyrotd.secrets": frozenset({"keyrotd.core", "keyrotd.seal"}),
+    "keyrotd.durations": frozenset(),
+    "keyrotd.sections": frozenset({"keyrotd.durations", "keyrotd.servers.catalogue"}),
     "keyrotd.config": frozenset({"keyrotd"}),
     "keyrotd.cli": frozenset({"keyrotd"}),
 }
