@@ -107,6 +107,11 @@ class RingAgent:
             self._speak()
         return self._pause_ms(reached=found is not None)
 
+    def unready(self) -> list[str]:
+        """Name the servers that were not seen to hold keys that may seal: shared ones, or while alone one's own."""
+        names_ready = {n for n, tended in self._tended.items() if tended.report.state is ServerState.IN_STEP}
+        return [s.driver.name for s in self._world.servers if s.driver.name not in names_ready]
+
     def _poll(self) -> Poll | None:
         report = self._report()
         try:

@@ -23,6 +23,7 @@ _GAUGES = {
     "probe_resumption_ratio": ("Share of this agent's last probes that resumed.", ("ring",)),
     "last_tick_timestamp_seconds": ("When the last tick ran to its end.", ()),
     "isolated": ("1 while this node seals with keys of its own.", ("ring",)),
+    "config_last_reload_successful": ("1 if the configuration in force is the one on disk.", ()),
     "build_info": ("Always 1.", ("version",)),
 }
 _COUNTERS = {
@@ -106,6 +107,8 @@ class Reporter:
 
 def configure_logging(*, form: str, level: str) -> None:
     """Write one line per event to standard error: JSON, or words for a person at a terminal."""
+    # Its warnings tell of ticks that overlap or come late, which service.py knows and says in its own words.
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     last: Any = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[

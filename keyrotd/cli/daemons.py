@@ -1,0 +1,294 @@
+"""`keyrotd scheduler`, `agent` and `standalone`: where configuration, secrets, store, servers and daemons meet."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from keyrotd.cli.options import CONFIG_OPTION
+from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, load, needs
+from keyrotd.core.errors import ConfigError
+from keyrotd.core.messages import ProbeState
+from keyrotd.core.stek import Secrets
+from keyrotd.daemon import agent, scheduler
+from keyrotd.daemon.clock import SystemClock
+from keyrotd.daemon.hardening import harden
+from keyrotd.daemon.health import Answer, HealthServer
+from keyrotd.daemon.notify import Notify
+from keyrotd.daemon.rings import Agents, Schedulers
+from keyrotd.daemon.service import Job, Service
+from keyrotd.daemon.state import DiskFolder
+from keyrotd.daemon.telemetry import Reporter, configure_logging
+from keyrotd.daemon.tending import Prove, Server, Threads
+from keyrotd.seal.keyfiles import Kek, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.secrets import read
+from keyrotd.store import embedded
+from keyrotd.store.redis import RedisStore
+from keyrotd.store.wakes import RedisWakes
+from keyrotd.tls.handshake import Trust as TlsTrust
+from keyrotd.tls.probe import prove
+from keyrotd.tls.target import Target
+
+
+@click.command("scheduler", short_help="Make keys, publish windows, lead if nobody else does.")
+@CONFIG_OPTION
+def scheduler_command(config_path: Path) -> None:
+    r"""
+    Run a scheduler. Run two or more anywhere: one leads, the others stand by.
+
+    \b
+    keyrotd scheduler --config /etc/keyrotd/keyrotd.toml
+    """
+    with ExitStack() as stack:
+        _run(stack, config_path, ("scheduler",))
+
+
+@click.command("agent", short_help="Bring windows into the TLS servers of this node.")
+@CONFIG_OPTION
+def agent_command(config_path: Path) -> None:
+    r"""
+    Run this node's agent. It installs each new window, reads it back, proves it with a handshake and reports.
+
+    \b
+    keyrotd agent --config /etc/keyrotd/keyrotd.toml
+    """
+    with ExitStack() as stack:
+        _run(stack, config_path, ("agent",))
+
+
+@click.command("standalone", short_help="Scheduler, agent and a private Valkey in one command.")
+@CONFIG_OPTION
+def standalone_command(config_path: Path) -> None:
+    r"""
+    Run everything that one machine needs, with `url = "embedded:"` in [store].
+
+    \b
+    keyrotd init /etc/keyrotd && keyrotd standalone --config /etc/keyrotd/keyrotd.toml
+    """
+    with ExitStack() as stack:
+        config = load(config_path)
+        if config.store.url == "embedded:":
+            # From this thread: the kernel ends the store with the thread that started it.
+            store = embedded.start(runtime_dir=config.runtime_dir, data_dir=config.state_dir / "store")
+            stack.callback(store.stop)
+        _run(stack, config_path, ("scheduler", "agent"))
+
+
+def _run(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> None:
+    config = _ready_for(load(config_path), roles)
+    configure_logging(form=config.log.format, level=config.log.level)
+    reporter, clock = Reporter(), SystemClock()
+    for refused in harden():
+        reporter.fault("hardening", refused, hint="systemd: LimitMEMLOCK=infinity; or run with CAP_IPC_LOCK")
+    _make_folders(config)
+    parts = Parts(config=config, reporter=reporter, clock=clock, holder=_holder())
+    running = [parts.running(role) for role in roles]
+
+    def reload() -> None:
+        try:
+            fresh = _ready_for(load(config_path), roles)
+            for part in running:
+                part.retrust(fresh)
+        except ConfigError as refused:
+            reporter.gauge("config_last_reload_successful", 0)
+            reporter.fault("configuration", str(refused), hint="nothing was changed; `keyrotd check` lists every fault")
+            return
+        configure_logging(form=fresh.log.format, level=fresh.log.level)
+        reporter.gauge("config_last_reload_successful", 1)
+        reporter.fault("configuration", None)
+        reporter.event("configuration.reloaded", path=str(config_path))
+
+    reporter.gauge("config_last_reload_successful", 1)
+    service = Service(
+        [part.job for part in running],
+        clock=clock,
+        rand=os.urandom,
+        reporter=reporter,
+        notify=Notify.from_environment(os.environ),
+        reload=reload,
+    )
+    for part in running:
+        if part.listen is not None:
+            health = HealthServer(
+                (part.listen.host, part.listen.port),
+                alive=lambda: (service.alive, "alive" if service.alive else "a tick hangs or keeps failing"),
+                ready=partial(_ready, service, part),
+                metrics=reporter.exposition,
+            )
+            stack.callback(health.close)
+    reporter.event("daemon.started", roles=list(roles), config=str(config_path))
+    service.run()
+    reporter.event("daemon.stopped", roles=list(roles))
+
+
+class Running(NamedTuple):
+    """One role's part of a process. `unready` names what it waits for."""
+
+    job: Job
+    retrust: Callable[[Config], None]
+    unready: Callable[[], list[str]]
+    listen: Listen | None
+
+
+def _ready(service: Service, part: Running) -> Answer:
+    waiting = part.unready() if service.ticked else ["the first tick"]
+    return (not waiting, f"waiting for {', '.join(waiting)}" if waiting else "ready")
+
+
+def _ready_for(config: Config, roles: tuple[Role, ...]) -> Config:
+    faults = [fault for role in roles for fault in needs(config, role)]
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def _make_folders(config: Config) -> None:
+    for key, folder in (("runtime_dir", config.runtime_dir), ("state_dir", config.state_dir)):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            fault = f"{config.path}: {key}: cannot make {folder}: {(error.strerror or str(error)).lower()}"
+            raise ConfigError([(fault, "make it, owned by the user that keyrotd runs as")]) from error
+
+
+def _holder() -> str:
+    # Unlike any other life of this or another scheduler, and still readable.
+    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Makes the daemons of one configuration."""
+
+    config: Config
+    reporter: Reporter
+    clock: SystemClock
+    holder: str
+
+    def running(self, role: Role) -> Running:
+        if role == "scheduler":
+            schedulers = self.schedulers()
+            job = Job("scheduler", schedulers, wakes=self.wakes())
+            return Running(job, partial(_retrust_schedulers, schedulers), list, self.config.scheduler.listen)
+        agents = self.agents()
+        job = Job("agent", agents, wakes=self.wakes(), jittered=True)
+        return Running(job, partial(_retrust_agents, agents), agents.unready, self.config.agent.listen)
+
+    def store(self, ring: str, *, wait_replicas: int = 0) -> RedisStore:
+        settings = self.config.store
+        return RedisStore(
+            settings.address,
+            ring=ring,
+            namespace=settings.namespace,
+            timeout_ms=settings.timeout_ms,
+            wait_replicas=wait_replicas,
+        )
+
+    def wakes(self) -> RedisWakes:
+        settings = self.config.store
+        rings = [ring.name for ring in self.config.rings]
+        return RedisWakes(settings.address, rings=rings, namespace=settings.namespace, timeout_ms=settings.timeout_ms)
+
+    def schedulers(self) -> Schedulers:
+        replicas = self.config.store.wait_replicas
+        return Schedulers(
+            [
+                scheduler.RingScheduler(
+                    ring.name,
+                    self.holder,
+                    ring.policy,
+                    _scheduler_trust(self.config, ring),
+                    scheduler.World(
+                        store=self.store(ring.name, wait_replicas=replicas),
+                        state=DiskFolder(self.config.state_dir),
+                        clock=self.clock,
+                        rand=os.urandom,
+                        telemetry=self.reporter,
+                    ),
+                    wait_replicas=replicas,
+                )
+                for ring in self.config.rings
+            ]
+        )
+
+    def agents(self) -> Agents:
+        rings = [ring for ring in self.config.rings if any(server.ring == ring.name for server in self.config.servers)]
+        stores = [self.store(ring.name) for ring in rings]
+        return Agents([self._agent(ring, store) for ring, store in zip(rings, stores, strict=True)], stores)
+
+    def _agent(self, ring: RingConfig, store: RedisStore) -> agent.RingAgent:
+        settings = self.config.agent
+        servers = tuple(_server(server) for server in self.config.servers if server.ring == ring.name)
+        return agent.RingAgent(
+            agent.Settings(
+                ring=ring.name,
+                node=settings.node,
+                poll_interval_ms=settings.poll_interval_ms,
+                start_grace_ms=settings.start_grace_ms,
+            ),
+            _agent_trust(self.config, ring),
+            agent.World(
+                store=store,
+                servers=servers,
+                workers=Threads(len(servers)),
+                runtime=DiskFolder(self.config.runtime_dir),
+                state=DiskFolder(self.config.state_dir),
+                clock=self.clock,
+                rand=os.urandom,
+                telemetry=self.reporter,
+            ),
+        )
+
+
+def _retrust_schedulers(schedulers: Schedulers, fresh: Config) -> None:
+    """Take policies and secrets from a fresh configuration, all or none; a ring more or less needs a restart."""
+    taken = [(ring, found) for ring in schedulers.rings for found in fresh.rings if found.name == ring.ring]
+    for (ring, found), trust in zip(taken, [_scheduler_trust(fresh, found) for _, found in taken], strict=True):
+        ring.policy, ring.trust = found.policy, trust
+
+
+def _retrust_agents(agents: Agents, fresh: Config) -> None:
+    taken = [(ring, found) for ring in agents.rings for found in fresh.rings if found.name == ring.settings.ring]
+    for (ring, _), trust in zip(taken, [_agent_trust(fresh, found) for _, found in taken], strict=True):
+        ring.trust = trust
+
+
+def _scheduler_trust(config: Config, ring: RingConfig) -> scheduler.Trust:
+    secrets = config.secrets
+    assert secrets.signing_key_file is not None  # needs() asks for it
+    operators = secrets.operator_verify_key_file
+    return scheduler.Trust(
+        signer=read(secrets.signing_key_file, SigningKey)[0],
+        verifiers=read(secrets.verify_key_file, VerifyKey),
+        operators=() if operators is None else read(operators, OperatorVerifyKey),
+        keks=read(ring.kek_file, Kek),
+    )
+
+
+def _agent_trust(config: Config, ring: RingConfig) -> agent.Trust:
+    return agent.Trust(verifiers=read(config.secrets.verify_key_file, VerifyKey), keks=read(ring.kek_file, Kek))
+
+
+def _server(server: ServerConfig) -> Server:
+    return Server(driver=server.driver, prove=None if server.probe is None else _prover(server, server.probe))
+
+
+#: Two handshakes with a server of this very node.
+_PROVE_MS = 5_000
+
+
+def _prover(server: ServerConfig, target: Target) -> Prove:
+    trust = TlsTrust(ca_file=None if server.ca_file is None else str(server.ca_file), insecure=server.ca_file is None)
+
+    def proven(current: Secrets) -> tuple[ProbeState, str]:
+        scheme = server.driver.facts.scheme
+        proof = prove(target, sni=server.sni, trust=trust, current=current, scheme=scheme, timeout_ms=_PROVE_MS)
+        return proof.state, proof.fault
+
+    return proven

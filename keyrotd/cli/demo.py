@@ -1,0 +1,236 @@
+"""`keyrotd demo`: everything real on this machine, rotated under load while things go wrong. The exit code tells."""
+
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from keyrotd.core.errors import KeyrotdError, StoreUnavailable
+from keyrotd.core.policy import words
+from keyrotd.core.window import Window
+from keyrotd.store.redis import RedisStore
+from keyrotd.testing.children import wait_until
+from keyrotd.testing.clients import Clients
+from keyrotd.testing.fleet import RING, Fleet
+from keyrotd.testing.haproxy import HAProxy, find_haproxy
+
+_LEAST_ROTATIONS = 3
+#: A rotation is due every 8 s here; whatever takes three times that is stuck.
+_PATIENCE_S = 30.0
+_LOOK_EVERY_S = 0.004
+_HAMMERS = 2
+
+
+@click.command("demo", short_help="Watch a real fleet rotate under load while things go wrong.")
+@click.option("--nodes", type=click.IntRange(2, 12), default=3, show_default=True, help="HAProxy nodes, an agent each.")
+@click.option(
+    "--rotations",
+    type=click.IntRange(_LEAST_ROTATIONS, 100),
+    default=6,
+    show_default=True,
+    help="How many rotations to see, a scheduled one every 8 s.",
+)
+def demo(nodes: int, rotations: int) -> None:
+    r"""
+    Start a real Valkey, two schedulers, and HAProxy nodes with an agent each; rotate under load.
+
+    On the way the leader is killed, a HAProxy reloaded, another restarted, an agent restarted and the store flushed,
+    while clients hold tickets of every age up to T and resume them on random nodes. Needs no configuration and no
+    root, uses loopback only, takes about a minute and leaves nothing behind.
+
+    \b
+    keyrotd demo
+    keyrotd demo --nodes 5 --rotations 10
+    """
+    # A short path: a Unix socket's may have 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="keyrotd-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+    fleet = Fleet(directory / "f", find_haproxy(), nodes=nodes)
+    try:
+        clean = Demo(fleet, rotations).run()
+    finally:
+        fleet.close()
+        shutil.rmtree(directory)
+    sys.exit(0 if clean else 1)
+
+
+@dataclass
+class Demo:
+    """The scene. Every step waits for what it claims, and prints what it saw."""
+
+    fleet: Fleet
+    rotations: int
+    started_s: float = field(default_factory=time.monotonic, init=False)
+    rotated: int = field(default=0, init=False)
+    spread_ms: list[int] = field(default_factory=list, init=False)
+    moved_pids: list[str] = field(default_factory=list, init=False)
+
+    def run(self) -> bool:
+        fleet = self.fleet
+        self._say(
+            f"starting a store, {fleet.schedulers} schedulers, {fleet.nodes} agents and {fleet.nodes} HAProxy nodes"
+        )
+        fleet.start()
+        self.store = fleet.store()
+        self._until(lambda: fleet.in_step(self.store), "the first window is read back everywhere")
+        window = self._window()
+        self.lifetime_ms = window.ticket_lifetime_ms
+        self.clients = Clients(
+            targets=fleet.targets,
+            ticket_lifetime_ms=self.lifetime_ms,
+            trust=fleet.trust,
+            sni="localhost",
+            now=lambda: time.time_ns() // 1_000_000,
+            rand=random.Random(),  # noqa: S311 - whom a client visits is no secret
+        )
+        self._say(f"window {window.epoch} is read back on all nodes; R 8s, T {words(self.lifetime_ms)}; clients begin")
+        self.pids = {haproxy.name: haproxy.pid for haproxy in fleet.haproxies}
+        with self._watching(), self.clients.hammering(threads=_HAMMERS):
+            self._scene()
+        return self._summary()
+
+    def _scene(self) -> None:
+        steps = [self._kill_leader, self._reload, self._restart, self._restart_agent, self._flush]
+        self._scheduled_rotation()
+        self._rotate_now()
+        while steps or self.rotated < self.rotations:
+            for step in steps[:2]:
+                step()
+            del steps[:2]
+            self._scheduled_rotation()
+
+    # What happens.
+
+    def _scheduled_rotation(self) -> None:
+        self._wait_rotated(self._window().epoch, "scheduled rotation")
+
+    def _rotate_now(self) -> None:
+        window = self._window()
+        free_at = max((key.opens_until for key in window.previous), default=0)
+        settled_at = window.published_at + window.ticket_lifetime_ms + 2_000
+        self._until(lambda: time.time() * 1000 > min(free_at, settled_at), "old tickets have expired")
+        argv = [sys.executable, "-m", "keyrotd", "rotate", "--now", "--ring", RING, "--reason", "demo"]
+        environment = {**os.environ, "KEYROTD_CONFIG": str(self.fleet.config("s1"))}
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)  # noqa: S603
+        for line in (done.stdout + done.stderr).strip().splitlines():
+            self._say(f"  $ keyrotd rotate --now | {line}")
+        self._wait_rotated(window.epoch, "`keyrotd rotate --now`")
+
+    def _wait_rotated(self, epoch: int, what: str) -> None:
+        self._until(lambda: self.fleet.in_step(self.store, above=epoch), what)
+        self.rotated += self._window().epoch - epoch
+        for haproxy in self.fleet.haproxies:
+            if haproxy.pid != self.pids[haproxy.name]:
+                self.moved_pids.append(haproxy.name)
+        self._say(f"{what}: window {self._window().epoch} is read back on all nodes")
+
+    def _kill_leader(self) -> None:
+        leader = self._leader()
+        began_s = time.monotonic()
+        self.fleet.kill(leader)
+        self._until(lambda: self._leader() not in {leader, ""}, "another scheduler leads")
+        self._say(f"killed {leader} (SIGKILL): {self._leader()} leads after {time.monotonic() - began_s:.1f} s")
+
+    def _reload(self) -> None:
+        haproxy = self.fleet.haproxies[0]
+        haproxy.reload()
+        self.pids[haproxy.name] = haproxy.pid
+        self._say(f"reloaded HAProxy {haproxy.name}: a new worker, the same keys")
+
+    def _restart(self) -> None:
+        haproxy = self.fleet.haproxies[1]
+        with self._drained(haproxy):
+            haproxy.restart()
+        self.pids[haproxy.name] = haproxy.pid
+        self._say(f"restarted HAProxy {haproxy.name} (out of the balancer meanwhile): its file had the keys")
+
+    def _restart_agent(self) -> None:
+        name = f"agent-{self.fleet.nodes}"
+        self.fleet.kill(name)
+        self.fleet.start_agent(self.fleet.nodes)
+        self._until(lambda: self.fleet.in_step(self.store), "the restarted agent is in step")
+        self._say(f"killed and started {name}: in step again")
+
+    def _flush(self) -> None:
+        epoch = self._window().epoch
+        self.fleet.flush()
+        self._until(lambda: self.fleet.in_step(self.store, above=epoch), "the store is mended")
+        self._say(f"flushed the store (FLUSHALL): mended as window {self._window().epoch}, no key lost")
+
+    # What is seen.
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Time every window from its publish to its last read-back, over a connection of its own."""
+        stop = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(self.fleet.store(), stop))
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+    def _watch(self, store: RedisStore, stop: threading.Event) -> None:
+        timed = self._window().digest
+        while not stop.wait(_LOOK_EVERY_S):
+            try:
+                window = self.fleet.window(store)
+                if window is not None and window.digest != timed and self.fleet.in_step(store):
+                    self.spread_ms.append(time.time_ns() // 1_000_000 - window.published_at)
+                    timed = window.digest
+            except StoreUnavailable:
+                continue
+
+    @contextmanager
+    def _drained(self, haproxy: HAProxy) -> Iterator[None]:
+        """Take a node out of the balancer, as one does before a restart."""
+        everybody = self.clients.targets
+        self.clients.targets = [t for t in everybody if str(t) != haproxy.address]
+        # Whoever is on the way there arrives within a handshake's timeout; a handshake here takes milliseconds.
+        handshakes = self.clients.tally.handshakes
+        self._until(lambda: self.clients.tally.handshakes > handshakes + 2 * _HAMMERS, "clients go elsewhere")
+        try:
+            yield
+        finally:
+            self.clients.targets = everybody
+
+    def _window(self) -> Window:
+        window = self.fleet.window(self.store)
+        if window is None:
+            raise KeyrotdError("demo: the store has no window", hint="it was flushed and not mended yet?")
+        return window
+
+    def _leader(self) -> str:
+        leader = self.store.look().leader
+        return next((n for n, child in self.fleet.processes.items() if f"-{child.pid}-" in leader), "")
+
+    def _until(self, claim: Callable[[], bool], what: str) -> None:
+        wait_until(claim, what, _PATIENCE_S)
+
+    def _say(self, line: str) -> None:
+        click.echo(f"{time.monotonic() - self.started_s:5.1f}s  {line}")
+
+    def _summary(self) -> bool:
+        tally = self.clients.tally
+        median, worst = statistics.median(self.spread_ms), max(self.spread_ms)
+        click.echo()
+        click.echo(f"R {self.fleet.pace.rotation_interval}, T {words(self.lifetime_ms)}, {self.fleet.nodes} nodes")
+        click.echo(f"rotations: {self.rotated} (and one mend)")
+        click.echo(f"published to read back everywhere: median {median:.0f} ms, worst {worst} ms")
+        click.echo(f"handshakes: {tally.handshakes}, resumed: {tally.resumed}")
+        click.echo(f"failed connections: {tally.failed}")
+        moved = f"changed on {', '.join(self.moved_pids)}" if self.moved_pids else "unchanged by every rotation"
+        click.echo(f"HAProxy pids: {moved}")
+        click.echo(f"orphan tickets: {tally.orphans}")
+        return tally.orphans == 0 and tally.failed == 0 and not self.moved_pids
