@@ -5,7 +5,7 @@ Only what Redis 7.0 and Valkey share is used, and every key is passed by name, s
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keyrotd.store import limits
@@ -31,7 +31,7 @@ _COMMON = f"local limit = {{{', '.join(f'{name} = {value}' for name, value in _L
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    source: str
+    source: str = field(repr=False)
     sha: str
     read_only: bool
 

@@ -2,10 +2,11 @@
 
 import os
 import signal
-import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,17 @@ from keyrotd.store.embedded import Embedded
 from keyrotd.store.port import Desk
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
-from tests.contract.stores import address, answering, dripping, fresh_namespace, owner, relayed, running, store_on
+from tests.contract.stores import (
+    address,
+    answering,
+    dripping,
+    free_port,
+    fresh_namespace,
+    owner,
+    relayed,
+    running,
+    store_on,
+)
 
 TIMEOUT_MS = 400
 #: The machine that runs the tests may be busy; the point is seconds, not minutes.
@@ -186,12 +197,6 @@ def lead(store: RedisStore) -> Desk:
     return store.lead(holder="a", ttl_ms=60_000, fence_above=0, known_digest="")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
 ILL_WILL = {
     "silence": b"\r\n",
@@ -232,6 +237,42 @@ def test_a_server_that_drips_its_answer_is_late() -> None:
         refusal(store, "poll")
 
         assert time.monotonic() - began_at < GENEROUS_S
+
+
+def test_a_full_store_can_still_be_read(store_exe: Path, tmp_path: Path) -> None:
+    with running(store_exe, tmp_path) as server, owner(server) as redis:
+        store = store_on(address(server))
+        lead(store)
+        store.publish(window=b"one", digest="d1", epoch=1, fence=1, parent="")
+        redis.config_set("maxmemory", 1)
+
+        poll = store.poll(known_digest="", node="n", report=b"r")
+
+        assert (poll.digest, poll.window) == ("d1", b"one")
+        assert "memory" in poll.report_fault
+        assert "maxmemory" in str(refusal(store, "report").hint)
+        store.close()
+
+
+def test_a_connection_that_ends_while_waiting_for_replicas_leaves_the_lease(server: Embedded) -> None:
+    with relayed(server) as relay, owner(server) as redis:
+        namespace = fresh_namespace()
+        store = RedisStore(relay.address, ring="edge", namespace=namespace, timeout_ms=2_000, wait_replicas=1)
+        results: list[Desk] = []
+        leading = threading.Thread(target=lambda: results.append(lead(store)))
+        leading.start()
+        wait_until(lambda: "wait" in busy(redis), "it waits")
+
+        redis.client_kill_filter(_type="normal", skipme=True)
+        leading.join()
+
+        assert [(desk.fence, desk.replicas) for desk in results] == [(1, 0)]
+        assert lead(store).fence == 1
+        store.close()
+
+
+def busy(redis: Any) -> list[str]:
+    return [client["cmd"] for client in redis.client_list()]
 
 
 def test_a_wrong_password_names_the_remedy_and_not_the_password(server: Embedded) -> None:
