@@ -18,6 +18,7 @@ class Mood(Enum):
     DRIPS = "sends a byte now and then, for ever"
     CLOSES = "closes without a word"
     LIES = "says that it took the keys and did not"
+    MUMBLES = "takes the keys and does not say so"
     BABBLES = "answers with what nobody expects, full of keys"
     DENIES = "lets nobody at the keys"
     MASTER = "is the master's socket, which has other commands"
@@ -38,6 +39,7 @@ class HAProxyTwin:
         self.mood = Mood.HONEST
         self.meddler = _nobody
         self.pid = 100
+        self.started_s = 1_700_000_000
         self.pushes = 0
         self.sealed: list[bytes] = []
         self.rings: dict[str, list[bytes]] = {}
@@ -83,6 +85,7 @@ class HAProxyTwin:
 
     def _load(self) -> None:
         self.pid += 1
+        self.started_s += 1
         self.sealed = []
         for path in self.key_files:
             lines = path.read_bytes().split(b"\n")
@@ -118,7 +121,7 @@ class HAProxyTwin:
                 conversation.sendall(b"Permission denied\n\n")
             case Mood.MASTER:
                 conversation.sendall(b"Unknown command: 'show tls-keys', but maybe one of these:\n  help\n\n")
-            case Mood.HONEST | Mood.LIES:
+            case Mood.HONEST | Mood.LIES | Mood.MUMBLES:
                 answer = "".join(self._answer(command.strip().split(" ")) + "\n" for command in line.split(";"))
                 conversation.sendall(answer.encode())
 
@@ -132,7 +135,7 @@ class HAProxyTwin:
     def _answer(self, words: list[str]) -> str:
         match words:
             case ["show", "info"]:
-                return f"Name: HAProxy\nVersion: 2.8.0-twin\nPid: {self.pid}\nUptime_sec: 0\nStart_time_sec: 1\n"
+                return f"Name: HAProxy\nPid: {self.pid}\nUptime_sec: 0\nStart_time_sec: {self.started_s}\n"
             case ["show", "tls-keys", path]:
                 if path not in self.rings:
                     return "'show tls-keys' unable to locate referenced filename\n"
@@ -156,7 +159,7 @@ class HAProxyTwin:
         if self.mood is not Mood.LIES:
             self.push(Path(path), key)
         self.meddler()
-        return "TLS ticket key updated!\n"
+        return "" if self.mood is Mood.MUMBLES else "TLS ticket key updated!\n"
 
 
 def _nobody() -> None:

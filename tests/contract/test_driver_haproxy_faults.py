@@ -4,6 +4,7 @@ import base64
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ from keyrotd.servers.haproxy import RETRIES, HAProxyDriver
 from keyrotd.servers.port import ServerUnreachable
 from keyrotd.testing.driver import rotated, some_keys
 from keyrotd.testing.haproxy_twin import HAProxyTwin, Mood, write_strange_keys
+from tests.mounts import mounted
 
 KEYS = some_keys(os.urandom, previous=1, ring="edge")
 
@@ -114,6 +116,13 @@ def test_a_server_that_lies_is_caught_by_the_read_back(twin: HAProxyTwin, driver
     assert ring_of(twin) == before
 
 
+def test_a_server_that_does_not_say_that_it_took_the_keys(twin: HAProxyTwin, driver: HAProxyDriver) -> None:
+    twin.mood = Mood.MUMBLES
+
+    with pytest.raises(InstallFailed, match="wants 3 keys taken, HAProxy took 0"):
+        driver.install(KEYS)
+
+
 def test_somebody_else_who_pushes_once_is_overruled(twin: HAProxyTwin, driver: HAProxyDriver) -> None:
     turns = iter([True])
 
@@ -206,6 +215,35 @@ def test_a_file_that_cannot_be_written_leaves_memory_alone(twin: HAProxyTwin, dr
 
     assert "readable by nobody else" in str(failed.value.hint)
     assert ring_of(twin) == before
+
+
+def test_a_full_directory_leaves_file_and_memory_alone(twin: HAProxyTwin, tmp_path: Path) -> None:
+    driver = HAProxyDriver(name="edge", socket=(twin.socket,), key_file=(tmp_path / "tickets.keys",))
+    with mounted(tmp_path, read_only=False):
+        (tmp_path / "tickets.keys").write_bytes(b"old")
+        with suppress(OSError):
+            (tmp_path / "filler").write_bytes(bytes(65536))
+        before = ring_of(twin)
+
+        with pytest.raises(InstallFailed, match=r"wants to write .*, no space left on device") as failed:
+            driver.install(KEYS)
+
+        assert failed.value.hint == "free some room; keys take a few KiB"
+        assert (tmp_path / "tickets.keys").read_bytes() == b"old"
+        assert {path.name for path in tmp_path.iterdir()} <= {"tickets.keys", "filler", ".tickets.keys.lock"}
+        assert ring_of(twin) == before
+
+
+def test_a_read_only_directory_is_told(twin: HAProxyTwin, tmp_path: Path) -> None:
+    driver = HAProxyDriver(name="edge", socket=(twin.socket,), key_file=(tmp_path / "tickets.keys",))
+
+    with (
+        mounted(tmp_path, read_only=True),
+        pytest.raises(InstallFailed, match="read-only file system") as failed,
+    ):
+        driver.install(KEYS)
+
+    assert "ReadWritePaths=" in str(failed.value.hint)
 
 
 def test_a_directory_that_is_not_there(twin: HAProxyTwin, driver: HAProxyDriver) -> None:

@@ -94,6 +94,15 @@ def test_a_key_lost_by_a_reload_is_found_and_the_file_brings_it_back(twin: HAPro
     assert after.instance != before.instance
 
 
+def test_a_container_that_starts_again_with_the_same_pid_is_another_instance(twin: HAProxyTwin) -> None:
+    before = driver_of(twin).observe().instance
+
+    twin.reload()
+    twin.pid -= 1
+
+    assert driver_of(twin).observe().instance != before
+
+
 def test_a_reload_from_another_file_is_drift(twin: HAProxyTwin) -> None:
     driver = driver_of(twin)
     driver.install(window(1))

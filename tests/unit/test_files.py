@@ -1,20 +1,18 @@
 """A file is whole or as it was, its modes are there before its bytes, and nothing is left lying about."""
 
-import ctypes
 import errno
 import os
 import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from keyrotd.servers import files
 from keyrotd.servers.files import Access
+from tests.mounts import mounted
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -206,15 +204,3 @@ def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
 
     with files.locked(tmp_path / "keys", 0):
         pass
-
-
-@contextmanager
-def mounted(directory: Path, *, read_only: bool) -> Iterator[None]:
-    """A file system of 16 KiB on `directory`, where the machine lets us have one."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", bytes(directory), b"tmpfs", int(read_only), b"size=16k,mode=0700") != 0:
-        pytest.skip("this machine lets us mount no tmpfs: needs CAP_SYS_ADMIN")
-    try:
-        yield
-    finally:
-        libc.umount2(bytes(directory), 2)
