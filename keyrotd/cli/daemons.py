@@ -36,7 +36,7 @@ from keyrotd.tls.probe import prove
 from keyrotd.tls.target import Target
 
 
-@click.command("scheduler", short_help="Make keys, publish windows, lead if nobody else does.")
+@click.command("scheduler")
 @CONFIG_OPTION
 def scheduler_command(config_path: Path) -> None:
     r"""
@@ -49,7 +49,7 @@ def scheduler_command(config_path: Path) -> None:
         _run(stack, config_path, ("scheduler",))
 
 
-@click.command("agent", short_help="Bring windows into the TLS servers of this node.")
+@click.command("agent")
 @CONFIG_OPTION
 def agent_command(config_path: Path) -> None:
     r"""
@@ -62,7 +62,7 @@ def agent_command(config_path: Path) -> None:
         _run(stack, config_path, ("agent",))
 
 
-@click.command("standalone", short_help="Scheduler, agent and a private Valkey in one command.")
+@click.command("standalone")
 @CONFIG_OPTION
 def standalone_command(config_path: Path) -> None:
     r"""

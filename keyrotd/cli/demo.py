@@ -32,7 +32,7 @@ _LOOK_EVERY_S = 0.004
 _HAMMERS = 2
 
 
-@click.command("demo", short_help="Watch a real fleet rotate under load while things go wrong.")
+@click.command("demo")
 @click.option("--nodes", type=click.IntRange(2, 12), default=3, show_default=True, help="HAProxy nodes, an agent each.")
 @click.option(
     "--rotations",
@@ -156,9 +156,13 @@ class Demo:
 
     def _restart_agent(self) -> None:
         name = f"agent-{self.fleet.nodes}"
+        last_word = self._counter(self.fleet.nodes)
         self.fleet.kill(name)
         self.fleet.start_agent(self.fleet.nodes)
-        self._until(lambda: self.fleet.in_step(self.store), "the restarted agent is in step")
+        self._until(
+            lambda: self._counter(self.fleet.nodes) > last_word and self.fleet.in_step(self.store),
+            "the restarted agent is in step",
+        )
         self._say(f"killed and started {name}: in step again")
 
     def _flush(self) -> None:
@@ -210,6 +214,10 @@ class Demo:
         if window is None:
             raise KeyrotdError("demo: the store has no window", hint="it was flushed and not mended yet?")
         return window
+
+    def _counter(self, number: int) -> int:
+        node = self.fleet.haproxies[number - 1].name
+        return next((r.counter for r in self.fleet.reports(self.store) if r.node == node), 0)
 
     def _leader(self) -> str:
         leader = self.store.look().leader
