@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "scheduler": ("keyrotd.cli.daemons:scheduler_command", "Make keys and publish windows, when leader."),
         "agent": ("keyrotd.cli.daemons:agent_command", "Bring windows into the TLS servers of this node."),
         "probe": ("keyrotd.cli.probe:probe", "Show whose session tickets resume on whom, of any servers."),
+        "demo": ("keyrotd.cli.demo:demo", "Watch a real fleet rotate under load while things go wrong."),
         "check": ("keyrotd.cli.check:check", "List every fault of a configuration; show what it promises."),
         "completion": ("keyrotd.cli.completion:completion", "Print a script that completes commands in a shell."),
     }

@@ -121,7 +121,9 @@ class RingAgent:
             return None
         self._spoken = True
         self._say("store", None)
-        self._say("report", found.report_fault or None)
+        if found.report_fault:
+            self._world.telemetry.count("store_errors_total", operation="report")
+        self._say("report", found.report_fault or None, hint="the agent's user needs the rights of `keyrotd acl`")
         return found
 
     def _hear(self, data: bytes | None) -> None:

@@ -90,6 +90,7 @@ class Reign:
     requests: Requests = field(default_factory=dict)
     reports_read_at: int | None = None
     clocks_agree: bool = False
+    vouched: bool = False
 
 
 class RingScheduler:
@@ -482,6 +483,10 @@ class RingScheduler:
         self._remember_instant(signed_at)
         if not self._world.store.beat(beat=sign_beat(beat, self.trust.signer), fence=reign.fence):
             self._abdicate("a beat was refused: another one leads")
+        elif window.epoch == 1 and not reign.vouched:
+            # A fleet's first window woke nodes that hold nothing: they may take it only now, with a beat for it.
+            self._world.store.wake()
+        reign.vouched = True
 
     # Memory, chance and words.
 

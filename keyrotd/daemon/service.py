@@ -30,6 +30,8 @@ WATCH_EVERY_S = 0.5
 #: A tick that takes this many times its own pause, and at least this long, hangs.
 _HANGING_PAUSES = 10
 _HANGING_MS = 20_000
+#: Whoever may publish hints may publish millions: between two ticks there is always this much peace.
+WAKE_GAP_MS = 20
 #: An alarm that is later than this will not go off by itself.
 _ALARM_LATE_MS = 500
 #: A listener's wait; it returns early on a wake or when closed.
@@ -141,6 +143,10 @@ class Service:
                 self._reload()
                 self._notify.ready()
             self._nudge()
+            for job in self._jobs:
+                fault = None if job.wakes is None else job.wakes.fault
+                hint = "polls go on: windows arrive up to one poll later"
+                self._reporter.fault(f"{job.name}: wake-ups", fault or None, hint=hint)
             if not ready and self.ticked:
                 ready = True
                 self._notify.ready()
@@ -170,7 +176,7 @@ class Service:
         pause_ms = self._pause_ms(job)
         job.due_ms = self._clock.boot_ms() + pause_ms
         job.running = False
-        self._arm(job, 0 if job.woken.is_set() else pause_ms)
+        self._arm(job, WAKE_GAP_MS if job.woken.is_set() else pause_ms)
 
     def _pause_ms(self, job: Job) -> int:
         if not job.jittered:
