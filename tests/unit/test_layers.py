@@ -15,6 +15,11 @@ LAYERS: dict[str, frozenset[str]] = {
     "keyrotd.servers": frozenset({"keyrotd.core"}),
     "keyrotd.tls": frozenset({"keyrotd.core"}),
     "keyrotd.testing": frozenset({"keyrotd.core", "keyrotd.store.port", "keyrotd.servers.port", "keyrotd.tls"}),
+    "keyrotd.testing.store": frozenset({"keyrotd.store.limits"}),
+    # A whole fleet of real parts, and a simulated one: they put the layers together, as the cli does.
+    "keyrotd.testing.fleet": frozenset({"keyrotd.seal", "keyrotd.store"}),
+    "keyrotd.testing.simulation": frozenset({"keyrotd.seal", "keyrotd.store", "keyrotd.servers", "keyrotd.daemon"}),
+    "keyrotd.__main__": frozenset({"keyrotd.cli"}),
     "keyrotd.daemon": frozenset(
         {"keyrotd.core", "keyrotd.seal", "keyrotd.store", "keyrotd.servers", "keyrotd.tls"},
     ),
