@@ -147,20 +147,23 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
     latest_at = window.seals_until - 2 * policy.tick_interval_ms
     gate = judge_gate(window, view.nodes, policy, now_at)
     free_at = free_from(window, fewest_slots(view.nodes, policy, now_at), view.settled_at, policy.eps_ms, now_at)
-    if asked is not None and free_at is not None and not asked.drop_live_keys:
-        return Decline(asked, "a server has too few slots: a key whose tickets still live would be dropped", free_at)
-    spaced_at = window.published_at + max(policy.spacing_ms, _slowest_spacing_ms(view.nodes, policy, now_at))
+    spaced_at = window.published_at + policy.spacing_ms
     if now_at < spaced_at:
-        return Hold("the last publish is too fresh for the slowest node", spaced_at)
+        return Hold("the last publish is too fresh", spaced_at)
     if latest_at <= now_at < window.seals_until:
         return Rotate(f"{reason}; current may not seal for longer", overdue=gate.waiting + gate.overdue)
+    # What nodes say of their own pace and slots can only delay, and never past the bound above.
+    spaced_at = window.published_at + _slowest_spacing_ms(view.nodes, policy, now_at)
+    if now_at < min(spaced_at, latest_at):
+        return Hold("the last publish is too fresh for the slowest node", spaced_at)
     if gate.waiting:
         return Hold(f"waiting for {listed(gate.waiting)}", gate.until)
     if not view.durable and now_at < latest_at:
         return Hold("too few replicas have the window", latest_at)
-    if free_at is not None and now_at < latest_at and (asked is None or not asked.drop_live_keys):
-        return Hold("a server has too few slots: a key whose tickets still live would be dropped", free_at)
-    return Rotate(reason, overdue=gate.overdue)
+    if free_at is None or now_at >= latest_at or (asked is not None and asked.drop_live_keys):
+        return Rotate(reason, overdue=gate.overdue)
+    crowded = "a server has too few slots: a key whose tickets still live would be dropped"
+    return Hold(crowded, free_at) if asked is None else Decline(asked, crowded, free_at)
 
 
 @dataclass(frozen=True, slots=True)
