@@ -86,7 +86,7 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """`probe` None: no handshakes. `sni` None: the probed host's name. `ca_file` None: whom the system trusts."""
+    """`probe` None: no handshakes. `sni` None: the probed host's name. `ca_file` None: any certificate will do."""
 
     name: str
     ring: str
@@ -176,12 +176,12 @@ SECTIONS: Final[Mapping[str, Mapping[str, Field]]] = MappingProxyType(
     }
 )
 
-_DRIVER = Field(type=Type.CHOICE, says=f"one of {', '.join(DRIVERS)}", choices=tuple(DRIVERS))
+DRIVER = Field(type=Type.CHOICE, says=f"one of {', '.join(DRIVERS)}", choices=tuple(DRIVERS))
 
 #: Larger than a fleet's worth of servers in one file.
 MAX_FILE_BYTES: Final = 1 << 20
 
-_RING_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+RING_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -355,7 +355,7 @@ class _Reading:
     def _ring(self, found: dict[str, Any], at: str) -> dict[str, Any]:
         ring = self._read(found, SECTIONS["ring"], at)
         shape = "lower-case letters, digits and `._-`, at most 63"
-        self._settle(ring, "name", at, _shaped(_RING_NAME, shape))
+        self._settle(ring, "name", at, _shaped(RING_NAME, shape))
         self._settle(ring, "rotation_cron", at, lambda text: cron(text, now_at=self._now_at))
         if "rotation_interval" in found and "rotation_cron" in found:
             hint = "an interval counts from the last rotation, cron by the calendar"
@@ -364,7 +364,7 @@ class _Reading:
         return {**ring, "at": at}
 
     def _server(self, found: dict[str, Any], at: str) -> dict[str, Any]:
-        driver = self._read({k: v for k, v in found.items() if k == "driver"}, {"driver": _DRIVER}, at).get("driver")
+        driver = self._read({k: v for k, v in found.items() if k == "driver"}, {"driver": DRIVER}, at).get("driver")
         fields = DRIVERS[driver].fields if driver else {}
         rest = {key: value for key, value in found.items() if key != "driver" and (driver or key in COMMON)}
         values = self._read(rest, {**COMMON, **fields}, at)

@@ -1,0 +1,127 @@
+"""keyrotd check: every fault of a configuration and its key files, or what they promise. Connects to nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from keyrotd.cli.options import CONFIG_OPTION
+from keyrotd.config import Config, RingConfig, Role, ServerConfig, load, needs
+from keyrotd.core.errors import ConfigError
+from keyrotd.core.policy import Interval, Policy, words
+from keyrotd.daemon.schedule import Cron
+from keyrotd.seal.keyfiles import K, Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.secrets import read
+from keyrotd.sections import Fault
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+_EPILOG = """
+\b
+Examples:
+  keyrotd check --config /etc/keyrotd/keyrotd.toml
+  keyrotd check --role agent && systemctl reload keyrotd-agent
+
+Exit code: 0 no fault, 78 faults.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@CONFIG_OPTION
+@click.option("--role", type=click.Choice(ROLES), help="Judge what this role needs, instead of all that is there.")
+def check(config_path: Path, role: Role | None) -> None:
+    """
+    List every fault of a configuration and of the key files it names; show each ring's time line.
+
+    Without --role every key file that the configuration names must be there. Nothing is changed or connected to.
+    """
+    config = load(config_path)
+    faults = [*(needs(config, role) if role else ()), *_key_file_faults(config, role)]
+    if faults:
+        raise ConfigError(faults)
+    click.echo("\n".join(_promises(config)))
+
+
+def _key_file_faults(config: Config, role: Role | None) -> Iterator[Fault]:
+    secrets, faults = config.secrets, list[Fault]()
+    scheduling, operating = role in (None, "scheduler", "standalone"), role in (None, "operator")
+    verifiers = _keys(secrets.verify_key_file, VerifyKey, faults)
+    signers = _keys(secrets.signing_key_file if scheduling else None, SigningKey, faults)
+    operator_verifiers = _keys(secrets.operator_verify_key_file if scheduling else None, OperatorVerifyKey, faults)
+    operators = _keys(secrets.operator_key_file if operating else None, OperatorKey, faults)
+    if role != "operator":
+        for ring in config.rings:
+            _keys(ring.kek_file, Kek, faults)
+    yield from faults
+    if signers and verifiers and signers[0].id not in {key.id for key in verifiers}:
+        yield (
+            f"{secrets.verify_key_file}: does not know the first key of {secrets.signing_key_file}",
+            "every window would be refused: add its verify key to the file, on every host, before it signs",
+        )
+    if operators and operator_verifiers and operators[0].id not in {key.id for key in operator_verifiers}:
+        yield (
+            f"{secrets.operator_verify_key_file}: does not know the first key of {secrets.operator_key_file}",
+            "every request would be refused: add its verify key to the file of every scheduler",
+        )
+
+
+def _keys(path: Path | None, kind: type[K], faults: list[Fault]) -> tuple[K, ...]:
+    if path is None:
+        return ()
+    try:
+        return read(path, kind)
+    except ConfigError as error:
+        faults += error.faults
+        return ()
+
+
+def _promises(config: Config) -> Iterator[str]:
+    yield f"{config.path}: no fault"
+    runs = [role for role in ROLES if not needs(config, role)]
+    yield f"can be: {', '.join(runs) or 'read by status and history'}"
+    yield f"store: {config.store.address}, namespace {config.store.namespace}, timeout {words(config.store.timeout_ms)}"
+    for ring in config.rings:
+        yield ""
+        yield from _time_line(ring)
+        yield from _servers(config.servers_of(ring.name))
+
+
+def _time_line(ring: RingConfig) -> Iterator[str]:
+    policy, r_ms, t_ms = ring.policy, ring.policy.rotation_interval_ms, ring.policy.ticket_lifetime_ms
+    yield f"ring {ring.name}: rotates {_schedule(policy)}"
+    happens = {
+        "a key is made; every node opens with it (next)": 0,
+        "it seals (current)": r_ms,
+        "its successor seals, it opens only (previous)": 2 * r_ms,
+        "it is gone, if every node was in step": 2 * r_ms + t_ms + policy.eps_ms,
+        "no node seals with it, whatever happened": r_ms + policy.max_seal_age_ms,
+        "no node opens anything with it, whatever happened (V)": policy.worst_ms,
+    }
+    for what, after_ms in sorted(happens.items(), key=lambda item: item[1]):
+        yield f"  {words(after_ms):>14}  {what}"
+    yield f"  R {words(r_ms)}, T {words(t_ms)}, eps {words(policy.eps_ms)}, V {words(policy.worst_ms)}"
+    kept = "all that still open" if policy.previous_keys is None else f"at most {policy.previous_keys}"
+    yield f"  a node that cannot install is waited for {words(policy.overdue_after_ms)}; previous keys: {kept}"
+    yield f"  two publishes are {words(policy.spacing_ms)} apart at least"
+
+
+def _schedule(policy: Policy) -> str:
+    match policy.schedule:
+        case Interval(interval_ms):
+            return f"every {words(interval_ms)}"
+        case Cron(expression, longest_ms, shortest_ms):
+            gaps = words(longest_ms) if longest_ms == shortest_ms else f"{words(shortest_ms)} to {words(longest_ms)}"
+            return f'at "{expression}" UTC, gaps of {gaps}'
+        case schedule:
+            return repr(schedule)
+
+
+def _servers(servers: tuple[ServerConfig, ...]) -> Iterator[str]:
+    for server in servers:
+        facts = server.driver.facts
+        slots = "any number of keys" if facts.min_slots is None else f"{facts.min_slots} keys"
+        way = "reloads the server" if facts.reloads else "no reload"
+        delay = f", up to {words(facts.notice_delay_ms)} late" if facts.notice_delay_ms else ""
+        proof = "not probed" if server.probe is None else f"probed at {server.probe}"
+        yield f"  server {server.name}: {server.driver.kind}, {slots}, {way}{delay}, {proof}"
