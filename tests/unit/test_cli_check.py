@@ -1,0 +1,137 @@
+"""keyrotd check lists every fault of a configuration and its key files, or shows what is promised."""
+
+from pathlib import Path
+
+import pytest
+
+from keyrotd.cli import exits
+from keyrotd.cli.main import run
+
+SERVER = """
+[[server]]
+name = "h"
+ring = "edge"
+driver = "haproxy"
+socket = "/run/h.sock"
+key_file = "/run/h.keys"
+probe = "127.0.0.1:443"
+[[server]]
+name = "n"
+ring = "edge"
+driver = "command"
+key_file = "/run/n.key"
+layout = "openssl80"
+command = ["/bin/true"]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A configuration fresh from init."""
+    run(["init", str(tmp_path)])
+    capsys.readouterr()
+    return tmp_path / "keyrotd.toml"
+
+
+def test_what_is_promised_is_told_in_order(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(path.read_text("utf-8") + SERVER, "utf-8")
+    runtime_dir = next(line.split('"')[1] for line in path.read_text("utf-8").splitlines() if "runtime_dir" in line)
+
+    assert run(["check", "--config", str(path)]) == exits.DONE
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}: no fault",
+        "can be: scheduler, agent, standalone, operator",
+        f"store: unix://{path.parent / runtime_dir}/store.sock, namespace keyrotd, timeout 1s",
+        "",
+        "ring edge: rotates every 4h",
+        "              0s  a key is made; every node opens with it (next)",
+        "              4h  it seals (current)",
+        "              8h  its successor seals, it opens only (previous)",
+        "     10h43s500ms  it is gone, if every node was in step",
+        "             12h  no node seals with it, whatever happened",
+        "     14h43s500ms  no node opens anything with it, whatever happened (V)",
+        "  R 4h, T 2h, eps 43s500ms, V 14h43s500ms",
+        "  a node that cannot install is waited for 30m; previous keys: all that still open",
+        "  two publishes are 12s apart at least",
+        "  server h: haproxy, 3 keys, no reload, probed at 127.0.0.1:443",
+        "  server n: command, any number of keys, reloads the server, up to 1m30s late, not probed",
+    ]
+
+
+def test_a_cron_schedule_is_told_by_its_gaps(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = path.read_text("utf-8").replace(
+        'rotation_interval = "4h"', 'rotation_cron = "0 0,10 * * *"\nmax_seal_age = "30h"\nprevious_keys = 1'
+    )
+    path.write_text(text, "utf-8")
+
+    run(["check", "--config", str(path)])
+
+    told = capsys.readouterr().out
+    assert 'ring edge: rotates at "0 0,10 * * *" UTC, gaps of 10h to 14h' in told
+    assert "previous keys: at most 1" in told
+    assert "can be: scheduler, operator\n" in told
+
+
+def test_every_fault_of_every_key_file_is_listed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets = path.parent / "secrets"
+    (secrets / "edge.kek").unlink()
+    (secrets / "signing.key").chmod(0o644)
+    (secrets / "verify.key").write_text("nonsense\n", "utf-8")
+
+    code = run(["check", "--config", str(path)])
+
+    told = capsys.readouterr()
+    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    assert (code, told.out) == (exits.CONFIGURATION, "")
+    assert [line.split(": ")[1].split(",")[0] for line in errors] == [
+        str(secrets / "verify.key"),
+        str(secrets / "signing.key"),
+        str(secrets / "edge.kek"),
+    ]
+
+
+def test_keys_that_are_no_pair_are_found(
+    path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    run(["init", str(other)])
+    capsys.readouterr()
+    for name in ("signing.key", "operator.key"):
+        (other / "secrets" / name).replace(path.parent / "secrets" / name)
+
+    code = run(["check", "--config", str(path)])
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    secrets = path.parent / "secrets"
+    assert code == exits.CONFIGURATION
+    assert errors == [
+        f"error: {secrets}/verify.key: does not know the first key of {secrets}/signing.key",
+        f"error: {secrets}/operator-verify.key: does not know the first key of {secrets}/operator.key",
+    ]
+
+
+def test_a_role_needs_its_own_files_and_no_others(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(path.read_text("utf-8") + SERVER, "utf-8")
+    for name in ("signing.key", "operator-verify.key", "operator.key"):
+        (path.parent / "secrets" / name).unlink()
+
+    codes = {role: run(["check", "--config", str(path), "--role", role]) for role in ("agent", "scheduler", "operator")}
+
+    assert codes == {"agent": exits.DONE, "scheduler": exits.CONFIGURATION, "operator": exits.CONFIGURATION}
+    assert run(["check", "--config", str(path)]) == exits.CONFIGURATION
+    capsys.readouterr()
+
+
+def test_a_role_says_what_the_configuration_lacks(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--config", str(path), "--role", "agent"]) == exits.CONFIGURATION
+
+    assert capsys.readouterr().err == (
+        f"error: {path}: server: an agent needs one\nhint: add [[server]] with a driver: haproxy, command\n"
+    )
+
+
+def test_the_environment_names_the_configuration(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYROTD_CONFIG", str(path))
+
+    assert run(["check"]) == exits.DONE
