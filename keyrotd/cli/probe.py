@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from keyrotd.cli.options import duration_ms
 from keyrotd.core.errors import KeyrotdError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import NAME_BYTES
@@ -32,18 +33,6 @@ def _targets(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...
     if len(targets) > MAX_TARGETS:
         raise click.BadParameter(f"{len(targets)} are more than {MAX_TARGETS}")
     return targets
-
-
-def _duration_ms(_ctx: click.Context, _param: click.Parameter, word: str | None) -> int | None:
-    if word is None:
-        return None
-    if not re.fullmatch(r"([0-9]{1,9}(ms|s|m|h|d))+", word):
-        raise click.BadParameter(f"{word!r} is no duration; write 500ms, 5s or 1h30m")
-    units_ms = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-    duration_ms = sum(int(count) * units_ms[unit] for count, unit in re.findall(r"([0-9]+)([a-z]+)", word))
-    if not duration_ms:
-        raise click.BadParameter("must be longer than nothing")
-    return duration_ms
 
 
 def _key_name(_ctx: click.Context, _param: click.Parameter, word: str | None) -> bytes | None:
@@ -73,14 +62,14 @@ def _server_name(_ctx: click.Context, _param: click.Parameter, word: str | None)
 @click.option(
     "--timeout",
     "timeout_ms",
-    callback=_duration_ms,
+    callback=duration_ms,
     default="5s",
     metavar="DURATION",
     show_default=True,
     help="Per handshake.",
 )
 @click.option(
-    "--lifetime", "lifetime_ms", callback=_duration_ms, metavar="DURATION", help="Flag lifetime hints above this."
+    "--lifetime", "lifetime_ms", callback=duration_ms, metavar="DURATION", help="Flag lifetime hints above this."
 )
 @click.option("--expect-key", "key_name", callback=_key_name, metavar="NAME", help="The key that should seal, in hex.")
 def probe(
