@@ -11,8 +11,8 @@ from keyrotd.cli.probe import probe
     [
         ([], "Missing argument"),
         (["a:b"], "none of HOST:PORT"),
-        (["a", "--timeout", "5"], "no duration"),
-        (["a", "--timeout", "0s"], "longer than nothing"),
+        (["a", "--timeout", "5"], "want a duration such as"),
+        (["a", "--timeout", "0s"], "between 1ms and 1000d"),
         (["a", "--expect-key", "beef"], "hexadecimal"),
         (["a", "--sni", "a..b"], "no host name"),
         (["a", "--insecure", "--ca", __file__], "exclude each other"),
