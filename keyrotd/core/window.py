@@ -259,16 +259,18 @@ def settled(window: Window, *, settled_at: int | None, eps_ms: int) -> tuple[Key
     """Return the previous keys with their bounds lowered, now that no node in step has sealed with them since."""
     if settled_at is None:
         return window.previous
-    opens_until = settled_at + window.ticket_lifetime_ms + eps_ms
-    return tuple(
-        replace(key, seals_until=settled_at, opens_until=min(key.opens_until, opens_until))
-        if key.seals_until is not None and key.seals_until > settled_at
-        else key
-        for key in window.previous
-    )
+    return tuple(_lowered(key, settled_at, window.ticket_lifetime_ms + eps_ms) for key in window.previous)
 
 
-def _kept(keys: Iterable[Key], now_at: int, terms: Terms) -> tuple[Key, ...]:
+def _lowered(key: Key, settled_at: int, after_ms: int) -> Key:
+    if key.seals_until is None or key.seals_until <= settled_at:
+        return key
+    # Its tickets were promised the lifetime of the window that it sealed under, which may have been a longer one.
+    opens_until = settled_at + max(after_ms, key.opens_until - key.seals_until)
+    return replace(key, seals_until=settled_at, opens_until=min(key.opens_until, opens_until))
+
+
+def kept(keys: Iterable[Key], now_at: int, terms: Terms) -> tuple[Key, ...]:
     still_open = sorted((key for key in keys if key.open_at(now_at)), key=usefulness, reverse=True)
     limit = MAX_KEYS - 2 if terms.previous_keys is None else min(terms.previous_keys, MAX_KEYS - 2)
     return tuple(still_open[:limit])
