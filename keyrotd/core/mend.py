@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from keyrotd.core.decide import owes
 from keyrotd.core.stek import Stek
-from keyrotd.core.window import MAX_ANCESTORS, MAX_KEYS, Key, Terms, Window, renew, usefulness
+from keyrotd.core.window import MAX_ANCESTORS, Key, Terms, Window, kept, renew
 
 #: A mend merges at most this many keys of other windows, those that open longest.
 MAX_MERGED = 16
@@ -30,14 +30,13 @@ def mend(
     ancestors = (base.digest, *(other.digest for other in others), *base.ancestors)[:MAX_ANCESTORS]
     if not base.next.open_at(now_at):
         base = renew(replace(base, epoch=epoch - 1), fresh=fresh, fence=fence, now_at=now_at, terms=terms)
-    previous = (*(key for key in base.previous if key.open_at(now_at)), *merged)[: MAX_KEYS - 2]
     return replace(
         base,
         epoch=epoch,
         fence=fence,
         published_at=now_at,
         ancestors=ancestors,
-        previous=tuple(sorted(previous, key=usefulness, reverse=True)),
+        previous=kept((*base.previous, *merged), now_at, terms),
     )
 
 

@@ -197,7 +197,7 @@ def rotate(window: Window, *, fresh: Stek, fence: int, now_at: int, terms: Terms
         _successor(window, fence=fence, now_at=now_at, terms=terms),
         current=_promoted(window.next, now_at, terms),
         next=_made(fresh, window.epoch + 1, now_at, terms),
-        previous=_kept((window.current, *older), now_at, terms),
+        previous=kept((window.current, *older), now_at, terms),
     )
 
 
@@ -207,7 +207,7 @@ def renew(window: Window, *, fresh: tuple[Stek, Stek], fence: int, now_at: int, 
         _successor(window, fence=fence, now_at=now_at, terms=terms),
         current=_promoted(_made(fresh[0], window.epoch + 1, now_at, terms), now_at, terms),
         next=_made(fresh[1], window.epoch + 1, now_at, terms),
-        previous=_kept(window.all, now_at, terms),
+        previous=kept(window.all, now_at, terms),
     )
 
 
