@@ -9,7 +9,7 @@ revoked, then keys move on. Nothing rotates before every live node has read back
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, Report, Request
+from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
 from keyrotd.core.window import Key, Window, settled, usefulness
 
@@ -193,7 +193,10 @@ def judge_gate(window: Window, nodes: Iterable[Seen], policy: Policy, now_at: in
 
 
 def acknowledged(node: Seen, window: Window) -> bool:
-    return node.report.read_back == window.digest
+    """Whether it shows this very window and holds no other. An isolated node does: it opens `next` like everyone."""
+    report = node.report
+    steady = report.state in {NodeState.IN_STEP, NodeState.ISOLATED}
+    return steady and report.holds == report.read_back == window.digest
 
 
 def overdue_at(node: Seen, policy: Policy) -> int:
