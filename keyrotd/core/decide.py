@@ -168,27 +168,38 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Who has not read the window back: `waiting` holds a rotation until `until`, `overdue` no longer does."""
+    """
+    Who has not read the window back: `waiting` holds a rotation until `until`, `overdue` no longer does.
+
+    `shown` counts the live nodes that have. Without any, a rotation may go on, but nobody can be said to have moved
+    on from the previous key: perhaps the whole fleet is cut off from the store, and seals with it still.
+    """
 
     waiting: tuple[str, ...]
     overdue: tuple[str, ...]
     until: int | None
+    shown: int
 
     @property
     def confirmed(self) -> bool:
         return not self.waiting and not self.overdue
 
+    @property
+    def settled(self) -> bool:
+        """Whether every node in step has moved on; the overdue ones are out of step by definition."""
+        return not self.waiting and self.shown > 0
+
 
 def judge_gate(window: Window, nodes: Iterable[Seen], policy: Policy, now_at: int) -> Gate:
     """Judge every live node by the digest that it read back, and those behind by how long they have been."""
-    behind = [
-        (node, overdue_at(node, policy)) for node in live(nodes, policy, now_at) if not acknowledged(node, window)
-    ]
+    alive = live(nodes, policy, now_at)
+    behind = [(node, overdue_at(node, policy)) for node in alive if not acknowledged(node, window)]
     waiting = [(node.report.node, until) for node, until in behind if now_at < until]
     return Gate(
         waiting=tuple(sorted(name for name, _ in waiting)),
         overdue=tuple(sorted(node.report.node for node, until in behind if now_at >= until)),
         until=max((until for _, until in waiting), default=None),
+        shown=len(alive) - len(behind),
     )
 
 
