@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
-from keyrotd.core.window import Key, Window, settled, usefulness
+from keyrotd.core.window import MAX_KEYS, Key, Window, settled, usefulness
 
 #: A compromised node may lie about its floor; nobody believes a jump over this.
 MAX_FLOOR_JUMP = 2**20
@@ -235,8 +235,7 @@ def fewest_slots(nodes: Iterable[Seen], policy: Policy, now_at: int) -> int | No
 
 def free_from(window: Window, slots: int | None, settled_at: int | None, eps_ms: int, now_at: int) -> int | None:
     """Return when a rotation would drop no key with live tickets from `slots` slots; None: already now."""
-    if slots is None:
-        return None
+    slots = MAX_KEYS if slots is None else min(slots, MAX_KEYS)
     would_open = [window.current, *settled(window, settled_at=settled_at, eps_ms=eps_ms)]
     sealed = sorted(
         (key for key in would_open if key.seals_until is not None and key.open_at(now_at)), key=usefulness, reverse=True
