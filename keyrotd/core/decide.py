@@ -225,7 +225,8 @@ def verdict(request: Request, window: Window, now_at: int) -> str:
         return "expired"
     if request.made_at > now_at + REQUEST_LIFETIME_MS:
         return "future"
-    reached = window.epoch if request.goal is Goal.ROTATE else window.barrier
+    # Every rotation brings a fresh `next` and no mend does, so its birth says whether keys moved on past the epoch.
+    reached = window.next.born if request.goal is Goal.ROTATE else window.barrier
     return "reached" if reached > request.past_epoch else "pending"
 
 
