@@ -133,7 +133,11 @@ def decide(view: View, policy: Policy, now_at: int) -> Decision:
             return Revoke(request)
     if not window.next.open_at(now_at):
         return Renew("next has expired")
-    due_at = policy.schedule.next_due(window.current.seals_from or window.published_at)
+    # A schedule that was lengthened since the window's publish must not let its current run out.
+    due_at = min(
+        policy.schedule.next_due(window.current.seals_from or window.published_at),
+        window.seals_until - policy.overdue_after_ms - policy.eps_ms,
+    )
     asked = next(iter(pending), None)
     if asked is None and now_at < due_at:
         return Hold("not due", due_at)
@@ -142,9 +146,7 @@ def decide(view: View, policy: Policy, now_at: int) -> Decision:
 
 def _rotation(view: View, window: Window, policy: Policy, asked: Request | None, now_at: int) -> Decision:
     reason = "due" if asked is None else f"asked by {asked.who}: {asked.reason}"
-    # No hold outlasts seals_until: healthy nodes would stop sealing for the sake of one that is not. Once they have
-    # stopped, waiting for the gate costs nothing more.
-    latest_at = window.seals_until - 2 * policy.tick_interval_ms
+    latest_at = _latest_at(window, policy)
     gate = judge_gate(window, view.nodes, policy, now_at)
     free_at = free_from(window, fewest_slots(view.nodes, policy, now_at), view.settled_at, policy.eps_ms, now_at)
     spaced_at = window.published_at + policy.spacing_ms
@@ -164,6 +166,12 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
         return Rotate(reason, overdue=gate.overdue)
     crowded = "a server has too few slots: a key whose tickets still live would be dropped"
     return Hold(crowded, free_at) if asked is None else Decline(asked, crowded, free_at)
+
+
+def _latest_at(window: Window, policy: Policy) -> int:
+    # No hold outlasts seals_until: healthy nodes would stop sealing for the sake of one that is not. Once they have
+    # stopped, waiting for the gate costs nothing more.
+    return window.seals_until - 2 * policy.tick_interval_ms
 
 
 @dataclass(frozen=True, slots=True)
