@@ -259,58 +259,78 @@ def _slowest_spacing_ms(nodes: Iterable[Seen], policy: Policy, now_at: int) -> i
 
 def recover(view: View, policy: Policy, now_at: int) -> Decision | None:
     """Return what a store that lost, forked or forgot needs; None when it stands where everyone's memory does."""
-    known = _known(view)
+    known = _known(view, now_at)
     base = max(known, key=lambda window: window.rank, default=None)
-    floor = max([view.memory.floor, *_floors(view, base, policy, now_at)])
+    believed = _believed(view, base, policy, now_at)
+    floor = max([view.memory.floor, *(report.floor for report in believed)])
     if base is None:
-        return _speak(view, base, policy, now_at) or Bootstrap(floor + 1, _barrier(view, policy, now_at))
+        barrier = max([view.memory.barrier, *(report.barrier for report in believed)])
+        return _speak(view, base, known, policy, now_at) or Bootstrap(floor + 1, barrier)
     others = tuple(window for window in known if owes(base, window, now_at))
-    if base is view.window and not others:
-        if floor <= base.epoch:
-            return None
-        # Only a floor says so: a node that lies about its own must not make the leader publish at every tick.
-        if now_at < base.published_at + policy.spacing_ms:
-            return Hold("a node reports a higher floor", base.published_at + policy.spacing_ms)
+    if base is view.window and _may_stand(view, base, policy, now_at, lost=floor > base.epoch, forked=bool(others)):
+        return None
     epoch = max(base.epoch, floor, view.window.epoch if view.window else 0) + 1
     reason = "the store lost windows" if base is not view.window or floor > base.epoch else "windows forked"
-    return _speak(view, base, policy, now_at) or Mend(base, others, epoch, reason)
+    return _speak(view, base, known, policy, now_at) or Mend(base, others, epoch, reason)
 
 
-def _known(view: View) -> list[Window]:
+def _may_stand(view: View, base: Window, policy: Policy, now_at: int, *, lost: bool, forked: bool) -> bool:
+    """Whether `base`, though a floor or a fork speaks against it, is to be burnt or rotated before it is mended."""
+    if base.epoch < view.memory.floor:
+        return False  # this leader's own word: it signs nothing at or below what it signed before
+    burning = any(r.goal is Goal.REVOKE and verdict(r, base, now_at) == "pending" for r in view.requests)
+    # Only a node says that windows were lost: if it lies, the leader publishes no more often for it.
+    lost = lost and now_at >= base.published_at + policy.spacing_ms
+    # No lie and no replayed offer may keep the keys from moving on, so the end of `current` belongs to the rotation,
+    # and so does the time after it once a mend has been had.
+    ending_at = _latest_at(base, policy) - policy.spacing_ms
+    if ending_at <= now_at < base.seals_until or (now_at >= base.seals_until <= base.published_at):
+        lost = False
+        forked = forked and now_at >= base.seals_until
+    return not lost and (burning or not forked)  # what a revoke burns need not be merged
+
+
+def _known(view: View, now_at: int) -> list[Window]:
     candidates = [window for window in (view.window, view.remembered, *view.offers) if window is not None]
     # Nothing born before the highest barrier that anyone remembers is ever built upon (or revoke could be undone).
-    barrier = max([view.memory.barrier, *(window.barrier for window in candidates)])
-    unique = {window.digest: window for window in reversed(candidates) if window.barrier >= barrier}
-    return list(unique.values())
+    barrier = _highest_barrier(view)
+    fit = (window for window in reversed(candidates) if window.barrier >= barrier and window.whole_at(now_at))
+    return list({window.digest: window for window in fit}.values())
 
 
-def _speak(view: View, base: Window | None, policy: Policy, now_at: int) -> Hold | None:
+def _highest_barrier(view: View) -> int:
+    windows = (window for window in (view.window, view.remembered, *view.offers) if window is not None)
+    return max([view.memory.barrier, *(window.barrier for window in windows)])
+
+
+def _speak(view: View, base: Window | None, known: list[Window], policy: Policy, now_at: int) -> Hold | None:
     if view.remembered is None and now_at < view.speak_until:
         found = "the store has no window" if base is None else "the store lost windows"
         return Hold(f"{found}; letting every node speak", view.speak_until)
+    # What was burnt is never built upon, what is known needs no offer, and what is older than the base is in it.
+    barrier = _highest_barrier(view)
+    spoken = {digest for window in known for digest in (window.digest, *window.ancestors)}
     silent = [
         node.report.node
         for node in live(view.nodes, policy, now_at)
-        if node.report.holds is not None and not _covered(base, node.report) and now_at < overdue_at(node, policy)
+        if node.report.holds is not None
+        and node.report.holds not in spoken
+        and node.report.barrier >= barrier
+        and (base is None or node.report.epoch >= base.epoch)
+        and now_at < _silent_until(node, view, policy)
     ]
     return Hold(f"{listed(silent)} hold a window that they have not offered yet", None) if silent else None
 
 
-def _covered(base: Window | None, report: Report) -> bool:
-    if base is None:
-        return False
-    return report.holds == base.digest or report.holds in base.ancestors or report.epoch < base.epoch
+def _silent_until(node: Seen, view: View, policy: Policy) -> int:
+    # While no window stands nobody is behind it; a node that never offers must not keep a ring without any for ever.
+    return overdue_at(node, policy) if node.behind_since is not None else view.speak_until + policy.overdue_after_ms
 
 
-def _floors(view: View, base: Window | None, policy: Policy, now_at: int) -> list[int]:
+def _believed(view: View, base: Window | None, policy: Policy, now_at: int) -> list[Report]:
     ceiling = max(view.memory.floor, base.epoch if base else 0) + MAX_FLOOR_JUMP
-    floors = (node.report.floor for node in live(view.nodes, policy, now_at))
-    return [floor for floor in floors if floor <= ceiling]
-
-
-def _barrier(view: View, policy: Policy, now_at: int) -> int:
-    reported = [n.report.barrier for n in live(view.nodes, policy, now_at) if n.report.barrier <= n.report.floor]
-    return max([view.memory.barrier, *(barrier for barrier in reported if barrier <= MAX_FLOOR_JUMP)])
+    reports = (node.report for node in live(view.nodes, policy, now_at))
+    return [report for report in reports if report.barrier <= report.floor <= ceiling]
 
 
 def owes(base: Window, other: Window, now_at: int) -> tuple[Key, ...]:

@@ -155,6 +155,10 @@ class Window:
         """Which of two windows of one ring is newer: a revoke outranks any number of rotations."""
         return (self.barrier, self.epoch, self.fence, self.published_at)
 
+    def whole_at(self, now_at: int) -> bool:
+        """Whether every key that may open has its seed: a seed can be withheld, and the signature still holds."""
+        return all(key.stek is not None or not key.open_at(now_at) for key in self.all)
+
     def at(self, now_at: int) -> "Window":
         """This same window (same digest) with the seeds forgotten of every key that may no longer open."""
         return replace(
