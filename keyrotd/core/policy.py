@@ -142,7 +142,7 @@ def impossible(policy: Policy, *, slots: int | None, notice_delay_ms: int) -> It
             f"{words(max(0, p.max_seal_age_ms - r_ms))}",
             "healthy nodes would stop sealing while one is waited for: raise max_seal_age or lower overdue_after",
         )
-    elif p.overdue_after_ms > p.schedule.shortest_ms:
+    if p.overdue_after_ms > p.schedule.shortest_ms:
         yield (
             f"overdue_after {words(p.overdue_after_ms)} is longer than the schedule's shortest gap",
             "lower overdue_after",
@@ -157,18 +157,16 @@ def impossible(policy: Policy, *, slots: int | None, notice_delay_ms: int) -> It
             f"lease_ttl {words(p.lease_ttl_ms)} does not outlast tick_interval + 2 x store timeout",
             "raise lease_ttl, or lower tick_interval or store timeout",
         )
-    if slots is not None and slots <= FEW_SLOTS:
+    if slots is not None:
+        # A key with live tickets leaves its slot this many rotations after it was current: current and next take two.
+        kept_ms = max(slots - 2, 0) * p.schedule.shortest_ms
         needed_ms = t_ms + max(p.node_ttl_ms, p.overdue_after_ms) + eps
-        if needed_ms > p.schedule.shortest_ms:
+        if needed_ms > kept_ms:
             yield (
                 f"a server with {slots} key slots needs ticket_lifetime + max(node_ttl, overdue_after) + eps "
-                f"({words(needed_ms)}) within one rotation ({words(p.schedule.shortest_ms)})",
+                f"({words(needed_ms)}) within {words(kept_ms)}, as long as it keeps a previous key",
                 "lower ticket_lifetime or rotate less often; tickets would die early",
             )
-
-
-#: HAProxy's compile-time TLS_TICKETS_NO: previous, current, next (src/ssl_sock.c).
-FEW_SLOTS = 3
 
 
 def words(duration_ms: int) -> str:
