@@ -12,7 +12,7 @@ class Keys:
     The keys for one server at one instant: `current` seals, all open. `previous` is ordered, most useful first.
 
     `leaving` may no longer open, but a server built as a ring can only drop them by rewriting every slot, so it may
-    keep them until the fleet has confirmed the window (see `for_ring_buffer`).
+    keep them until the fleet has confirmed the window (see `lingering`).
     """
 
     current: Stek
