@@ -13,12 +13,12 @@ from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.keys import names
 from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
 from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS
-from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, isolated, keys_at
+from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, changes_at, isolated, keys_at
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
 from keyrotd.daemon.clock import Clock, FleetTime
 from keyrotd.daemon.state import Cache, Folder, Remembered, decode_cache, try_recall
-from keyrotd.daemon.telemetry import Telemetry
+from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
 from keyrotd.seal.keyfiles import Keks, VerifyKey
 from keyrotd.seal.messages import read_beat, write_report
@@ -135,7 +135,7 @@ class RingAgent:
             self._refused("beat", corrupt.reason, str(corrupt), corrupt.hint)
             return
         if self._fleet.from_the_future(beat.signed_at):
-            self._refused("beat", "from the future", "a beat is signed minutes ahead of this node's clocks", None)
+            self._refused("beat", "from the future", "a beat is signed minutes ahead of this node's clocks", _CLOCKS)
             return
         self._say("beat", None)
         if self._beat is not None and beat.signed_at < self._beat.signed_at:
@@ -263,7 +263,7 @@ class RingAgent:
         )
         self._ordered = None if held is None else held.window.digest
         self._world.telemetry.gauge("isolated", float(alone), ring=self.settings.ring)
-        self._say("isolated", self._why_alone(held) if alone else None)
+        self._say("isolated", self._why_alone(held) if alone else None, hint=_JOINS)
         tasks = {
             server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
             for server in self._world.servers
@@ -456,16 +456,24 @@ class RingAgent:
     def _pause_ms(self, *, reached: bool) -> int:
         if reached:
             self._failures = 0
-        return int(self.settings.poll_interval_ms * 2 ** min(self._failures, MAX_BACKOFF_DOUBLINGS))
+        pause_ms = int(self.settings.poll_interval_ms * 2 ** min(self._failures, MAX_BACKOFF_DOUBLINGS))
+        now_at = self._fleet.now()
+        # However patient with the store: a key's bound is kept to the instant, or others forget it before we do.
+        until = None if self._held is None or now_at is None else changes_at(self._held, now_at)
+        return pause_ms if until is None or now_at is None else min(pause_ms, until - now_at)
 
     def _refused(self, kind: str, reason: str, text: str, hint: str | None) -> None:
         self._world.telemetry.count("windows_refused_total", ring=self.settings.ring, reason=reason)
-        self._say(kind, text, hint=hint, reason=reason)
+        self._say(kind, text, hint=hint or ALTERED, reason=reason)
 
     def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
         ring = self.settings.ring
         self._world.telemetry.fault(f"{ring}: {key}", text, hint=hint, ring=ring, **fields)
 
+
+_CLOCKS = "which clock is wrong, the leader's or this node's? run a time daemon on both"
+
+_JOINS = "it joins by itself once it reads a window and a fresh beat: `keyrotd status` tells whether a scheduler leads"
 
 _HINTS = {
     "below barrier": "the store went back to before a revoke: the next mend or publish heals it",

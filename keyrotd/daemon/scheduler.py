@@ -38,7 +38,7 @@ from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
 from keyrotd.daemon.clock import Clock, LeaderTime
 from keyrotd.daemon.state import Folder, try_recall
-from keyrotd.daemon.telemetry import Telemetry
+from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
 from keyrotd.seal.window import open_window, seal_window
@@ -540,7 +540,7 @@ class RingScheduler:
 
     def _refused(self, kind: str, corrupt: CorruptWindow) -> None:
         self._world.telemetry.count("windows_refused_total", ring=self.ring, reason=corrupt.reason)
-        self._say(kind, str(corrupt), hint=corrupt.hint, reason=corrupt.reason)
+        self._say(kind, str(corrupt), hint=corrupt.hint or ALTERED, reason=corrupt.reason)
 
     def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
         self._world.telemetry.fault(f"{self.ring}: {key}", text, hint=hint, ring=self.ring, **fields)

@@ -45,6 +45,9 @@ _HISTOGRAMS = {
     "tick_duration_seconds": ("One tick, from its start to its end.", ()),
 }
 
+#: The hint for bytes that no honest party wrote and that nothing more is known of.
+ALTERED = "no keyrotd writes this: who else may write to the store? all keys stay as they are"
+
 
 class Telemetry(Protocol):
     """`fault` is said once when it begins or changes, and once more when it is over (text None)."""

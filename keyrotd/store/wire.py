@@ -26,6 +26,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
@@ -267,4 +268,8 @@ def _hint(error: BaseException, words: str) -> str | None:
         return "name the authority that signed the store's certificate: store.url?ca_file=FILE"
     if words.startswith(("MOVED ", "CROSSSLOT", "CLUSTERDOWN")):
         return "store.url names a node of a cluster, which is not supported yet"
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return "is the store stopped or overloaded, or the way to it cut? all keys stay until it answers again"
+    if isinstance(error, RedisConnectionError | OSError):
+        return "the store does not answer: does it run, and where store.url says? all keys stay until it does"
     return None
