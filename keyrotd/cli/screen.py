@@ -1,0 +1,248 @@
+"""The screen of `keyrotd status`, as text for people and as values for --json. Times come in as arguments."""
+
+from collections.abc import Iterable, Iterator
+
+from keyrotd.cli.reading import Reading
+from keyrotd.cli.situation import Node, Situation, Standing
+from keyrotd.cli.words import counted, dated, instant, relative, sheet, short, span, table
+from keyrotd.core.messages import Event, ProbeState, ServerReport, ServerState
+from keyrotd.core.window import Key, Window
+
+#: Grows when a field of any --json goes or changes its meaning; a new field does not count.
+JSON_SCHEMA = 1
+
+#: A larger fleet's screen shows the nodes that are not in step.
+MAX_NODES = 40
+
+JSON_HELP = """\
+--json, schema 1: instants are Unix milliseconds (`_at`, `_until`, `_from`), names and digests full hex, null is
+unknown or none. {schema, rings: [{ring, now_at, healthy, faults: [{words, hint}], leader: {name, lease_ms, fence},
+beat: {epoch, digest, confirmed_at, signed_at}, window: {epoch, fence, barrier, digest, published_at, seals_until,
+worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]}, due_at, held: {reason, until},
+last_event: {kind, epoch, happened_at, who, reason}, reports, nodes: [{node, standing, state, live, spoke_at, epoch,
+holds, read_back, acknowledged, servers: [{name, driver, state, slots, probe, fault}]}]}]}. `nodes` is null without
+the ring's KEK, which alone proves reports."""
+
+
+def as_text(situation: Situation) -> Iterator[str]:
+    reading, now_at = situation.reading, situation.now_at
+    yield f"ring {reading.ring}: {'healthy' if situation.healthy else 'NOT HEALTHY'}"
+    yield from sheet(_facts(situation))
+    for fault in situation.faults:
+        yield f"error: {fault.words}"
+        yield f"hint: {fault.hint}"
+    if reading.window is not None:
+        yield ""
+        yield from table(_key_rows(reading.window, now_at))
+    if situation.nodes:
+        yield ""
+        yield from _node_table(situation)
+
+
+def _facts(situation: Situation) -> Iterator[tuple[str, str]]:
+    reading, policy, now_at = situation.reading, situation.policy, situation.now_at
+    yield "leader", _leader(reading)
+    if reading.beat is not None:
+        yield "beat", f"{relative(reading.beat.signed_at, now_at)}, for epoch {reading.beat.epoch}"
+    window = reading.window
+    if window is not None:
+        yield (
+            "window",
+            f"epoch {window.epoch}, digest {short(window.digest)}, published {instant(window.published_at, now_at)}",
+        )
+        yield "", _read_back(situation, window)
+    if situation.due_at is not None:
+        yield "next due", instant(situation.due_at, now_at)
+    if situation.held is not None:
+        until = "" if situation.held.until is None else f", until {instant(situation.held.until, now_at)} at most"
+        yield "held", f"{situation.held.reason}{until}"
+    yield "bound", f"no key outlives {span(policy.worst_ms)} from the moment it is made"
+    if reading.last_event is not None:
+        yield "last event", event_words(reading.last_event, now_at)
+    yield "nodes", _nodes(situation)
+
+
+def _leader(reading: Reading) -> str:
+    if not reading.leader:
+        return "none"
+    return f"{reading.leader}, lease for another {span(reading.lease_ms)}, fence {reading.fence}"
+
+
+def _read_back(situation: Situation, window: Window) -> str:
+    if situation.confirmed_at is None:
+        return "not read back everywhere yet"
+    took_ms = max(0, situation.confirmed_at - window.published_at)
+    return f"read back everywhere within {span(took_ms)}"
+
+
+def _nodes(situation: Situation) -> str:
+    if situation.reading.reports is None:
+        return (
+            f"{counted(situation.reading.report_count, 'report')}, unread: the ring's KEK proves them, and is not here"
+        )
+    silent = len(situation.nodes) - len(situation.live)
+    return f"{len(situation.live)} live, {silent} silent; {len(situation.behind)} still to read the window back"
+
+
+def event_words(event: Event, now_at: int) -> str:
+    who = f" by {event.who}" if event.who else ""
+    why = dated(event.reason, now_at) or "-"
+    return f"{event.kind}{who}, epoch {event.epoch}, {relative(event.happened_at, now_at)}: {why}"
+
+
+_KEY_HEAD = ("key", "name", "age", "seals", "opens until")
+
+
+def _key_rows(window: Window, now_at: int) -> Iterator[tuple[str, ...]]:
+    yield _KEY_HEAD
+    for role, key in roles(window):
+        yield (role, short(key.name), span(max(0, now_at - key.made_at)), *_bounds(role, key, now_at))
+
+
+def _bounds(role: str, key: Key, now_at: int) -> tuple[str, str]:
+    opens = instant(key.opens_until, now_at) if key.open_at(now_at) else f"{instant(key.opens_until, now_at)}: gone"
+    if role == "next" or key.seals_until is None:
+        return "not yet" if role == "next" else "never did", opens
+    if role == "current":
+        return f"until {instant(key.seals_until, now_at)}", opens
+    return "no more", opens
+
+
+def roles(window: Window) -> Iterator[tuple[str, Key]]:
+    yield "current", window.current
+    yield "next", window.next
+    yield from (("previous", key) for key in window.previous)
+
+
+_NODE_HEAD = ("node", "standing", "epoch", "spoke", "server", "driver", "state", "slots", "probe", "fault")
+
+
+def _node_table(situation: Situation) -> Iterator[str]:
+    shown = situation.nodes
+    if len(shown) > MAX_NODES:
+        shown = tuple(node for node in shown if node.standing is not Standing.IN_STEP)[:MAX_NODES]
+    yield from table(_node_rows(situation, shown))
+    if len(shown) < len(situation.nodes):
+        yield f"{counted(len(situation.nodes) - len(shown), 'node')} not shown, those in step first; --json lists all"
+
+
+def _node_rows(situation: Situation, nodes: Iterable[Node]) -> Iterator[tuple[str, ...]]:
+    yield _NODE_HEAD
+    for node in nodes:
+        first = (
+            node.name,
+            node.standing.value,
+            str(node.report.epoch or "-"),
+            "never" if node.spoke_at is None else relative(node.spoke_at, situation.now_at),
+        )
+        servers = [_server_cells(server) for server in node.report.servers] or [("-",) * 6]
+        for at, cells in enumerate(servers):
+            yield (*(first if at == 0 else ("",) * len(first)), *cells)
+
+
+def _server_cells(server: ServerReport) -> tuple[str, ...]:
+    return (
+        server.name,
+        server.driver,
+        _STATES[server.state],
+        "-" if server.slots is None else str(server.slots),
+        "-" if server.probe is ProbeState.NONE else server.probe.value.replace("_", " "),
+        server.fault,
+    )
+
+
+_STATES = {
+    ServerState.IN_STEP: "in step",
+    ServerState.INSTALLING: "installing",
+    ServerState.FAILED: "FAILED",
+    ServerState.UNREACHABLE: "UNREACHABLE",
+}
+
+
+def as_values(situation: Situation) -> dict[str, object]:
+    """One element of `rings` in --json."""
+    reading, beat = situation.reading, situation.reading.beat
+    held = situation.held
+    return {
+        "ring": reading.ring,
+        "now_at": situation.now_at,
+        "healthy": situation.healthy,
+        "faults": [{"words": fault.words, "hint": fault.hint} for fault in situation.faults],
+        "leader": {"name": reading.leader, "lease_ms": reading.lease_ms, "fence": reading.fence}
+        if reading.leader
+        else None,
+        "beat": None
+        if beat is None
+        else {
+            "epoch": beat.epoch,
+            "digest": beat.digest,
+            "confirmed_at": beat.confirmed_at,
+            "signed_at": beat.signed_at,
+        },
+        "window": None if reading.window is None else window_values(reading.window, situation.policy.worst_ms),
+        "due_at": situation.due_at,
+        "held": None if held is None else {"reason": held.reason, "until": held.until},
+        "last_event": None if reading.last_event is None else event_values(reading.last_event),
+        "reports": reading.report_count,
+        "nodes": None if reading.reports is None else [_node_values(node) for node in situation.nodes],
+    }
+
+
+def window_values(window: Window, worst_ms: int | None = None) -> dict[str, object]:
+    return {
+        "epoch": window.epoch,
+        "fence": window.fence,
+        "barrier": window.barrier,
+        "digest": window.digest,
+        "published_at": window.published_at,
+        "seals_until": window.seals_until,
+        "worst_ms": worst_ms,
+        "keys": [
+            {
+                "role": role,
+                "name": key.name.hex(),
+                "born": key.born,
+                "made_at": key.made_at,
+                "seals_from": key.seals_from,
+                "seals_until": key.seals_until,
+                "opens_until": key.opens_until,
+            }
+            for role, key in roles(window)
+        ],
+    }
+
+
+def event_values(event: Event) -> dict[str, object]:
+    return {
+        "kind": event.kind,
+        "epoch": event.epoch,
+        "happened_at": event.happened_at,
+        "who": event.who,
+        "reason": event.reason,
+    }
+
+
+def _node_values(node: Node) -> dict[str, object]:
+    report = node.report
+    return {
+        "node": node.name,
+        "standing": node.standing.value,
+        "state": report.state.value,
+        "live": node.live,
+        "spoke_at": node.spoke_at,
+        "epoch": report.epoch,
+        "holds": report.holds,
+        "read_back": report.read_back,
+        "acknowledged": node.acknowledged,
+        "servers": [
+            {
+                "name": server.name,
+                "driver": server.driver,
+                "state": server.state.value,
+                "slots": server.slots,
+                "probe": server.probe.value,
+                "fault": server.fault,
+            }
+            for server in report.servers
+        ],
+    }
