@@ -108,6 +108,7 @@ class RingScheduler:
         self._window: Window | None = None  # the last window that this scheduler published or accepted
         self._held_since: int | None = None
         self._written_at = 0
+        self._aside_until_ms = 0
         self._stood = ""  # digest of the window seen last in the store
 
     @property
@@ -128,19 +129,19 @@ class RingScheduler:
                 f"ring {self.ring}: cannot write {self._memory_name}, so nothing new is signed: {unwritable.strerror}"
             )
             self._say("memory", words, hint="free space in state_dir, or mend its owner")
+            self._stand_aside("its memory cannot be written")
         return self.policy.tick_interval_ms
 
     def stop(self) -> None:
         """Hand the lease over: whoever stands by need not wait for it to run out."""
         if self._reign is not None:
             self._abdicate("stopping")
-            try:
-                self._world.store.release(holder=self._holder)
-            except StoreUnavailable as away:
-                self._say("store", str(away), hint=away.hint)
+            self._release()
 
     def _tick(self) -> None:
         asked_ms = self._world.clock.boot_ms()
+        if asked_ms < self._aside_until_ms:
+            return
         desk = self._world.store.lead(
             holder=self._holder,
             ttl_ms=self.policy.lease_ttl_ms,
@@ -172,17 +173,26 @@ class RingScheduler:
         ends_ms = asked_ms + self.policy.lease_ttl_ms
         reign = self._reign
         if reign is None or reign.fence != fence:
+            self._remember(fence=fence)
             time = LeaderTime(self._world.clock)
             self._reign = reign = Reign(fence=fence, time=time, began_at=time.now(), ends_ms=ends_ms)
-            self._world.telemetry.count("lease_transitions_total", ring=self.ring)
-            self._world.telemetry.event("lease.taken", ring=self.ring, fence=fence)
-            self._remember(fence=fence)
         reign.ends_ms = ends_ms
-        self._world.telemetry.gauge("leader", 1, ring=self.ring)
         return reign
 
+    def _stand_aside(self, why: str) -> None:
+        """Whoever cannot sign must not keep the lease from those who can: let it go, and come back a lease later."""
+        self._aside_until_ms = self._world.clock.boot_ms() + self.policy.lease_ttl_ms
+        self._abdicate(why)
+        self._release()
+
+    def _release(self) -> None:
+        try:
+            self._world.store.release(holder=self._holder)
+        except StoreUnavailable as away:
+            self._say("store", str(away), hint=away.hint)
+
     def _abdicate(self, why: str) -> None:
-        if self._reign is not None:
+        if self._reign is not None and self._reign.clocks_agree:
             self._world.telemetry.count("lease_transitions_total", ring=self.ring)
             self._world.telemetry.event("lease.lost", ring=self.ring, fence=self._reign.fence, why=why)
         self._reign = None
@@ -204,10 +214,12 @@ class RingScheduler:
                 hint="run a time daemon on schedulers and store",
             )
             if found is not None:
-                reign.time = LeaderTime(self._world.clock)
+                self._stand_aside("clocks disagree")
                 return False
             reign.clocks_agree = True
-            reign.began_at = reign.time.now()
+            self._world.telemetry.count("lease_transitions_total", ring=self.ring)
+            self._world.telemetry.event("lease.taken", ring=self.ring, fence=reign.fence)
+        self._world.telemetry.gauge("leader", 1, ring=self.ring)
         return True
 
     # Reading.
