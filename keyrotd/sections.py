@@ -131,4 +131,5 @@ def _shown(found: object) -> str:
         return f"the boolean {str(found).lower()}"
     if isinstance(found, int | float):
         return f"the number {found}"
-    return {str: "a string", list: "a list", dict: "a table"}.get(type(found), "a date or time")
+    words: dict[type, str] = {str: "a string", list: "a list", dict: "a table"}
+    return words.get(type(found), "a date or time")

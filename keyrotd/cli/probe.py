@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
 from keyrotd.cli.options import duration_ms
 from keyrotd.core.errors import KeyrotdError
 from keyrotd.core.messages import ProbeState
-from keyrotd.core.stek import NAME_BYTES
+from keyrotd.core.stek import NAME_BYTES, Stek
 from keyrotd.tls.handshake import Fault, Trust, Version
 from keyrotd.tls.probe import Matrix, Sighting, matrix
 from keyrotd.tls.target import Target, parse_server_name, parse_target
@@ -71,6 +72,8 @@ def _server_name(_ctx: click.Context, _param: click.Parameter, word: str | None)
 @click.option(
     "--lifetime", "lifetime_ms", callback=duration_ms, metavar="DURATION", help="Flag lifetime hints above this."
 )
+@click.option("--ring", metavar="NAME", help="Hold what seals against this ring's keys; needs --config and its KEK.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), envvar="KEYROTD_CONFIG", help="For --ring.")
 @click.option("--expect-key", "key_name", callback=_key_name, metavar="NAME", help="The key that should seal, in hex.")
 def probe(
     targets: tuple[Target, ...],
@@ -83,6 +86,8 @@ def probe(
     timeout_ms: int,
     lifetime_ms: int | None,
     key_name: bytes | None,
+    ring: str | None,
+    config_path: Path | None,
 ) -> None:
     """
     Show who issues session tickets under which key, and whose tickets resume on whom.
@@ -95,10 +100,30 @@ def probe(
         seen = matrix(targets, _VERSIONS[tls], sni=sni, trust=Trust(ca, insecure), timeout_ms=timeout_ms)
     except KeyrotdError as error:
         raise click.UsageError(f"{error}; {error.hint}") from error
-    found = findings(seen, Expected(lifetime_s=None if lifetime_ms is None else lifetime_ms // 1000, key_name=key_name))
+    lifetime_s = None if lifetime_ms is None else lifetime_ms // 1000
+    keys = () if ring is None else _ring_keys(ring, config_path)
+    found = findings(seen, Expected(lifetime_s=lifetime_s, key_name=key_name, keys=keys))
     click.echo(as_document(seen, found) if as_json else "\n".join(as_text(seen, found)))
     if not seen.resumes or any(finding.grave for finding in found):
         raise click.exceptions.Exit(1)
+
+
+def _ring_keys(name: str, config_path: Path | None) -> tuple[tuple[str, Stek], ...]:
+    """Open the ring's window in the store: to check a ticket's MAC takes the very key, not only its name."""
+    from keyrotd.cli.desk import open_desks
+    from keyrotd.config import load
+    from keyrotd.seal.window import open_window
+
+    if config_path is None:
+        raise click.UsageError("--ring needs --config, or KEYROTD_CONFIG")
+    with open_desks(load(config_path), [name]) as (desk,):
+        stored = desk.store.window()
+        if desk.keks is None or stored is None:
+            lacking = "this host has not its KEK" if desk.keks is None else "the store has no window"
+            raise KeyrotdError(f"ring {name}: its keys cannot be compared, {lacking}", hint="probe without --ring")
+        window = open_window(stored[1], verifiers=desk.verifiers, keks=desk.keks, ring=name)
+    roles = (("current", window.current), ("next", window.next), *(("previous", key) for key in window.previous))
+    return tuple((role, key.stek) for role, key in roles if key.stek is not None)
 
 
 def as_document(seen: Matrix, found: Sequence[Finding]) -> str:

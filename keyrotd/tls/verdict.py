@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from keyrotd.core.messages import ProbeState
+from keyrotd.core.stek import NAME_BYTES, Scheme, Stek
 from keyrotd.tls.handshake import Fault, Handshake
 from keyrotd.tls.probe import Matrix, Sighting
-from keyrotd.tls.ticket import sealed, sealed_by_zeros
+from keyrotd.tls.ticket import opens_ticket, sealed, sealed_by_zeros
 
 _FAULT_HINTS = {
     ProbeState.UNREACHABLE: "is it running, and is this its address?",
@@ -26,10 +27,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the asker knows about the fleet: the longest life of a ticket, and the name of the key that seals."""
+    """What the asker knows of the fleet: tickets' longest life, the sealing key's name, or a ring's keys by role."""
 
     lifetime_s: int | None = None
     key_name: bytes | None = None
+    keys: tuple[tuple[str, Stek], ...] = ()
 
 
 def findings(matrix: Matrix, expected: Expected) -> tuple[Finding, ...]:
@@ -69,15 +71,35 @@ def _of_ticket(who: str, seen: Handshake, ticket: bytes, expected: Expected) -> 
         yield Finding(f"{who}: seals with an all-zero key", "anybody can read what it says: replace its key now")
     if expected.key_name is not None and seen.key_name != expected.key_name:
         yield Finding(
-            f"{who}: seals under key {ticket[:16].hex()}, expected {expected.key_name.hex()}",
+            f"{who}: seals under key {ticket[:NAME_BYTES].hex()}, expected {expected.key_name.hex()}",
             "it has not been given this key, or another one is its current",
         )
+    if expected.keys:
+        yield from _of_key(who, ticket, expected)
     if expected.lifetime_s is not None and (seen.lifetime_hint_s or 0) > expected.lifetime_s:
         yield Finding(
             f"{who}: lifetime hint {seen.lifetime_hint_s} s is above {expected.lifetime_s} s",
             "clients will offer tickets whose key is gone; lower the server's session timeout",
             grave=False,
         )
+
+
+def _of_key(who: str, ticket: bytes, expected: Expected) -> Iterator[Finding]:
+    """Judge the key itself, by the MAC that it put on the ticket: a name alone is public."""
+    name = ticket[:NAME_BYTES]
+    role, stek = next(((role, stek) for role, stek in expected.keys if stek.name == name), ("", None))
+    if stek is None:
+        yield Finding(
+            f"{who}: seals under key {name.hex()}, which is not in the ring's window",
+            "no agent serves it, or its node is isolated: see `keyrotd status`",
+        )
+    elif not any(opens_ticket(ticket, stek.secrets(scheme), scheme) for scheme in Scheme):
+        yield Finding(
+            f"{who}: the ticket bears the name of the ring's {role} key, another key sealed it",
+            "somebody gave this server a key under a copied name: replace it now",
+        )
+    elif role != "current":
+        yield Finding(f"{who}: seals with the ring's {role} key instead of current", "its agent is behind, or ahead")
 
 
 def _of_offers(matrix: Matrix) -> Iterator[Finding]:

@@ -1,9 +1,12 @@
+import hmac
+import random
 import ssl
 from typing import Any
 
 import pytest
 
 from keyrotd.core.messages import ProbeState
+from keyrotd.core.stek import Scheme, Stek
 from keyrotd.tls.handshake import Fault, Handshake, Version
 from keyrotd.tls.probe import Matrix, Offer, Sighting
 from keyrotd.tls.target import Target
@@ -82,3 +85,25 @@ def test_a_target_that_fails_only_when_offered_a_ticket_is_named() -> None:
     shown = matrix(seen(SEALED), offer(A, B, ProbeState.RESET))
 
     assert grave_words(shown) == ["b:443, TLS 1.2: offered a ticket of a:443: words"]
+
+
+def sealed_by(stek: Stek, name: bytes) -> bytes:
+    """A ticket as RFC 5077 section 4 recommends it: name, IV, ciphertext, MAC."""
+    body = name + bytes(range(16)) + bytes(range(64))
+    return body + hmac.digest(stek.secrets(Scheme.AES256).hmac, body, "sha256")
+
+
+def test_a_ticket_is_held_against_the_ring_s_very_keys() -> None:
+    """The name is public and proves nothing; the MAC does."""
+    current, following, stranger = (Stek(random.Random(n).randbytes(32), "edge") for n in range(3))
+    ring = Expected(keys=(("current", current), ("next", following)))
+
+    assert grave_words(matrix(seen(sealed_by(current, current.name))), ring) == [
+        f"a:443, TLS 1.2: seals under key {SEALED[:16].hex()}, which is not in the ring's window"
+    ]
+    assert grave_words(matrix(seen(sealed_by(following, following.name))), ring)[1:] == [
+        "b:443, TLS 1.2: seals with the ring's next key instead of current"
+    ]
+    assert grave_words(matrix(seen(sealed_by(stranger, current.name))), ring)[1:] == [
+        "b:443, TLS 1.2: the ticket bears the name of the ring's current key, another key sealed it"
+    ]
