@@ -300,7 +300,7 @@ class RingAgent:
             if before is not None:
                 report = replace(before.report, state=ServerState.UNREACHABLE, fault=words)
                 self._tended[name] = replace(before, report=report)
-            self._say(f"server {name}", words, server=name)
+            self._say(f"server {name}", words, hint=_LATE, server=name)
 
     def _raise_floor(self, window: Window) -> None:
         memory = self._remembered.memory.after(window)
@@ -472,6 +472,8 @@ class RingAgent:
 
 
 _CLOCKS = "which clock is wrong, the leader's or this node's? run a time daemon on both"
+
+_LATE = "it keeps the keys that it has, and no other server waits for it; is it stopped or overloaded?"
 
 _JOINS = "it joins by itself once it reads a window and a fresh beat: `keyrotd status` tells whether a scheduler leads"
 

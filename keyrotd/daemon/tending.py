@@ -92,7 +92,10 @@ def _brought(driver: Driver, keys: Keys, orders: Orders, told: Tended, before: T
     driver.install(keys)
     seen = driver.observe()
     if not in_step(seen, keys):
-        raise InstallFailed(f"server {driver.name}: took the keys and then did not show them")
+        raise InstallFailed(
+            f"server {driver.name}: took the keys and then did not show them",
+            hint="does anybody else set its keys? the next tick tries again",
+        )
     return replace(_in_step(told, seen, keys), installed=True, drifted=was_ours)
 
 
@@ -107,7 +110,8 @@ def _proven(server: Server, keys: Keys, told: Tended, before: Tended | None) -> 
     if server.prove is None or told.report.state is not ServerState.IN_STEP or (known and not told.installed):
         return told
     probe, fault = server.prove(keys.current.secrets(server.driver.facts.scheme))
-    return replace(told, report=replace(told.report, probe=probe, fault=fault))
+    hint = "`keyrotd probe` with the server's address shows what a client sees" if fault else None
+    return replace(told, report=replace(told.report, probe=probe, fault=fault), hint=hint)
 
 
 def _holds_something(seen: Installed) -> bool:

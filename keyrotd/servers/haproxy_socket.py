@@ -67,7 +67,10 @@ class RuntimeSocket:
         commands = [f"set ssl tls-key {key_file} {blob}" for blob in blobs]
         pushed, ring = self._told(self._ask(";".join([*commands, _show(key_file)])))
         if ring is None or pushed != len(keys):
-            raise InstallFailed(f"server {self.server}: wants {len(keys)} keys taken, HAProxy took {pushed}")
+            raise InstallFailed(
+                f"server {self.server}: wants {len(keys)} keys taken, HAProxy took {pushed}",
+                hint="the next tick reads them back and tries again; if this stays, see HAProxy's log",
+            )
         return ring
 
     def unknown(self, length: int) -> InstallFailed:
@@ -104,7 +107,10 @@ class RuntimeSocket:
         except OSError as error:
             raise self._unreachable(error) from None
         if not answer:
-            raise ServerUnreachable(f"server {self.server}: {self.path} closed without an answer")
+            raise ServerUnreachable(
+                f"server {self.server}: {self.path} closed without an answer",
+                hint="HAProxy may be ending, or have no connection to spare for its socket: see its log",
+            )
         if len(answer) > MAX_ANSWER_BYTES:
             raise self.unknown(len(answer))
         return answer.decode("ascii", errors="replace")

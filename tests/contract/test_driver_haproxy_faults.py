@@ -77,7 +77,7 @@ def test_a_server_that_hangs(twin: HAProxyTwin, driver: HAProxyDriver, mood: Moo
 def test_a_server_that_closes_without_a_word(twin: HAProxyTwin, driver: HAProxyDriver) -> None:
     twin.mood = Mood.CLOSES
 
-    assert_told(driver, "closed without an answer", None, ServerUnreachable)
+    assert_told(driver, "closed without an answer", "see its log", ServerUnreachable)
 
 
 def test_a_key_file_that_haproxy_does_not_use(twin: HAProxyTwin, driver: HAProxyDriver) -> None:

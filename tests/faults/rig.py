@@ -102,8 +102,7 @@ class Node:
     wait_ms: int = 0
     due_at: int = 0
 
-    @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         return not self.agent.unready()
 
 
@@ -225,6 +224,10 @@ class Rig:
             self.add_node(driver_of(self.add_twin()))
         for node, twin in zip(self.nodes, self.twins, strict=True):
             self.start_twin(node, twin)
+        return self.begin()
+
+    def begin(self) -> Window:
+        """Wait until all is in order; what was said on the way there is forgotten."""
         window = self.settle()
         self.pass_time(2 * self.policy.poll_interval_ms)
         for telemetry in (*(node.telemetry for node in self.nodes), *(desk.telemetry for desk in self.desks)):
