@@ -17,7 +17,7 @@ from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, changes_at
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
 from keyrotd.daemon.clock import Clock, FleetTime
-from keyrotd.daemon.state import Cache, Folder, Remembered, decode_cache, try_recall
+from keyrotd.daemon.state import FORGOTTEN, Cache, Folder, Remembered, decode_cache, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
 from keyrotd.seal.keyfiles import Keks, VerifyKey
@@ -70,7 +70,7 @@ class RingAgent:
         self.settings, self.trust, self._world = settings, trust, world
         self._cache_name, self._memory_name = f"agent-{settings.ring}.cache", f"agent-{settings.ring}.memory"
         self._remembered, fault = try_recall(world.state, self._memory_name)
-        self._say("memory", fault)
+        self._say("memory", fault, hint=FORGOTTEN)
         life = max(self._remembered.life + 1, world.clock.wall_ms() // 1000)
         self._remembered = replace(self._remembered, life=life)
         self._counter = life * _REPORTS_PER_LIFE
@@ -399,10 +399,13 @@ class RingAgent:
             return
         cache = Cache(windows=tuple(self._sources.values()), confirmed=self._held.confirmed, heard=heard)
         self._cache_owed = not self._written(self._world.runtime, self._cache_name, cache.encode())
+        if not self._cache_owed:
+            self._say("cache", None)
 
     def _write_memory(self, remembered: Remembered) -> None:
         if self._written(self._world.state, self._memory_name, remembered.encode()):
             self._remembered = remembered
+            self._say("memory", None)
 
     def _written(self, folder: Folder, name: str, data: bytes) -> bool:
         try:

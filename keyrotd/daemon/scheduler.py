@@ -37,7 +37,7 @@ from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
 from keyrotd.daemon.clock import Clock, LeaderTime
-from keyrotd.daemon.state import Folder, try_recall
+from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
@@ -103,7 +103,7 @@ class RingScheduler:
         self._holder, self._world, self._wait_replicas = holder, world, wait_replicas
         self._memory_name = f"scheduler-{ring}.memory"
         self._remembered, fault = try_recall(world.state, self._memory_name)
-        self._say("memory", fault)
+        self._say("memory", fault, hint=FORGOTTEN)
         self._reign: Reign | None = None
         self._window: Window | None = None  # the last window that this scheduler published or accepted
         self._held_since: int | None = None

@@ -122,6 +122,10 @@ def decode_cache(data: bytes) -> Cache:
     return Cache(windows=tuple(windows), confirmed=confirmed, heard=Heard(fleet_at, boot_ms, boot_id))
 
 
+#: The hint for a memory that is lost.
+FORGOTTEN = "a new one is written; until then only beats tell old windows from new ones. did the disk fail?"
+
+
 def try_recall(folder: Folder, name: str) -> tuple[Remembered, str | None]:
     """Recall, or begin anew and say why: a floor that cannot be read must not keep a node from its keys."""
     try:

@@ -31,7 +31,7 @@ def test_a_node_starts_alone_without_a_store_and_joins_by_itself(absent: Embedde
     rig.start_twin(node, twin)
     rig.pass_time(5_000)
 
-    assert node.ready  # a TLS server never waits for keyrotd
+    assert node.is_ready()  # a TLS server never waits for keyrotd
     alone = names_in(twin)
     assert len(alone) == 3
     assert "the store does not answer" in node.telemetry.said_once("store")[1]
@@ -81,7 +81,7 @@ def test_a_store_away_for_long_costs_keys_only_when_they_are_due(own_store: Embe
     assert sealing(twin) not in ring  # nobody seals with a shared key any longer
     assert window.current.name.hex() in names_in(twin)  # and what it sealed still opens
     assert node.telemetry.said_once("isolated")
-    assert node.ready
+    assert node.is_ready()
 
     rig.now_at = window.current.opens_until
     rig.pass_time(4_000)
