@@ -22,13 +22,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from redis.exceptions import ResponseError
-
 from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store import answers, limits, scripts
 from keyrotd.store.addresses import Address
 from keyrotd.store.limits import fitting, named
 from keyrotd.store.port import Desk, Fenced, Look, Moved, Poll, Published
+from keyrotd.store.redispy import ResponseError
 from keyrotd.store.scripts import Run
 from keyrotd.store.wire import ANSWER_BYTES, Command, Wire, unavailable
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from keyrotd.store.addresses import Address
 from keyrotd.store.redis import channel
+from keyrotd.store.redispy import RedisTimeoutError
 from keyrotd.store.wire import FAILED, Bounds, Line, dial, hang_up, unavailable
 
 #: A message is empty; whoever may publish may send anything.

@@ -14,25 +14,26 @@ from pathlib import Path
 from socket import SHUT_RDWR, socket
 from typing import Any, Final, Protocol
 
-from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import (
+from keyrotd.core.errors import StoreUnavailable
+from keyrotd.store.addresses import Address
+from keyrotd.store.redispy import (
     AuthenticationError,
     BusyLoadingError,
+    Connection,
+    MaintNotificationsConfig,
+    NoBackoff,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisConnectionError,
     RedisError,
+    RedisTimeoutError,
     ResponseError,
+    Retry,
+    SSLConnection,
+    UnixDomainSocketConnection,
 )
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
-
-from keyrotd.core.errors import StoreUnavailable
-from keyrotd.store.addresses import Address
 from keyrotd.store.scripts import Run
 
 #: 64 offered windows take 4 MiB; only reports may take more.
