@@ -8,7 +8,7 @@ the next one heals: the cache says what was accepted, the servers say what they 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from keyrotd.core.decide import owes
+from keyrotd.core.decide import listed, owes
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.keys import names
 from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
@@ -81,6 +81,7 @@ class RingAgent:
         self._sources: dict[str, bytes] = {}  # sealed windows by digest, the held one first
         self._stood = ""  # digest of the store's window that was judged last, so that it is not sent again
         self._judged: set[str] = set()  # offers looked at while that window stood
+        self._spoilt: dict[str, CorruptWindow] = {}  # those of them that cannot be read
         self._tended: dict[str, Tended] = {}
         self._own = self._own_keys()
         self._spoken = False
@@ -137,10 +138,10 @@ class RingAgent:
         if self._fleet.from_the_future(beat.signed_at):
             self._refused("beat", "from the future", "a beat is signed minutes ahead of this node's clocks", _CLOCKS)
             return
-        self._say("beat", None)
         if self._beat is not None and beat.signed_at < self._beat.signed_at:
-            self._world.telemetry.count("windows_refused_total", ring=self.settings.ring, reason="replayed beat")
+            self._refused("beat", "replayed beat", "the store shows an older beat than it did before", _REPLAYED)
             return
+        self._say("beat", None)
         self._beat = beat
         self._fleet.hear(beat.signed_at)
         self._world.telemetry.gauge("beat_timestamp_seconds", beat.signed_at / 1000, ring=self.settings.ring)
@@ -158,14 +159,17 @@ class RingAgent:
         if found.digest != self._stood:
             self._judged.clear()
         if found.window is not None:
-            settled = self._judge(found.window, "window")
+            settled = self._judge(found.window)
             self._stood = found.digest if settled else ""
         elif not found.digest:
             self._stood = ""
         try:
             self._exchange_offers(found)
         except StoreUnavailable as away:
-            self._store_failed(away)
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
+            self._say("offers", str(away), hint=away.hint)
+        else:
+            self._say("offers", None)
 
     def _exchange_offers(self, found: Poll) -> None:
         held = self._held
@@ -173,8 +177,10 @@ class RingAgent:
         unknown = [digest for digest in found.offers if digest not in known]
         if unknown:
             self._judged.update(unknown)
-            for data in self._world.store.offers(unknown).values():
-                self._judge(data, "offer")
+            for digest, data in self._world.store.offers(unknown).items():
+                self._judge_offer(digest, data)
+        self._spoilt = {digest: corrupt for digest, corrupt in self._spoilt.items() if digest in found.offers}
+        self._say_spoilt()
         if found.digest != self._stood:
             return  # the store's window could not be judged: nobody knows yet what it lacks
         for digest, sealed in self._sources.items():
@@ -188,13 +194,41 @@ class RingAgent:
         in_force = held is not None and held.window.digest == stored
         return digest == stored or (in_force and held is not None and digest in held.window.ancestors)
 
-    def _judge(self, data: bytes, kind: str) -> bool:
+    def _judge_offer(self, digest: str, data: bytes) -> None:
+        """Adopt what another node holds if it is newer; that others hold older ones is no fault of theirs."""
+        try:
+            self._weigh(self._opened(data), data)
+        except CorruptWindow as corrupt:
+            self._world.telemetry.count("windows_refused_total", ring=self.settings.ring, reason=corrupt.reason)
+            self._spoilt[digest] = corrupt
+
+    def _say_spoilt(self) -> None:
+        """One line for all offers that cannot be read, however many somebody makes."""
+        corrupt = next(iter(self._spoilt.values()), None)
+        words = f"ring {self.settings.ring}: offers cannot be read: {listed(self._spoilt)} ({corrupt})"
+        hint = None if corrupt is None else corrupt.hint
+        self._say("offer", None if corrupt is None else words, hint=hint or ALTERED)
+
+    def _judge(self, data: bytes) -> bool:
         """Adopt a window if it is newer. False: it might be judged otherwise later, so let it be sent again."""
         try:
-            seen = open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.settings.ring)
+            seen = self._opened(data)
         except CorruptWindow as corrupt:
-            self._refused(kind, corrupt.reason, str(corrupt), corrupt.hint)
+            self._refused("window", corrupt.reason, str(corrupt), corrupt.hint)
             return corrupt.reason not in {"unknown kek", "unknown signer"}
+        reason = self._weigh(seen, data)
+        if reason is None:
+            self._say("window", None)
+            return True
+        words = f"ring {seen.ring}: window {seen.epoch} refused, {reason}; this node holds {self._holding()}"
+        self._refused("window", reason, words, _HINTS[reason])
+        return reason != "stale window"
+
+    def _opened(self, data: bytes) -> Window:
+        return open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.settings.ring)
+
+    def _weigh(self, seen: Window, data: bytes) -> str | None:
+        """Adopt or keep; return why not, if not."""
         now_at = self._fleet.now()
         fresh = now_at is not None and self._fresh(seen)
         match accept(seen, self._held, self._remembered.memory, fresh=fresh, now_at=now_at or 0):
@@ -203,11 +237,8 @@ class RingAgent:
             case Keep():
                 pass
             case Refuse(reason):
-                words = f"ring {seen.ring}: {kind} {seen.epoch} refused, {reason}; this node holds {self._holding()}"
-                self._refused(kind, reason, words, _HINTS[reason])
-                return reason != "stale window"
-        self._say(kind, None)
-        return True
+                return reason
+        return None
 
     def _fresh(self, seen: Window) -> bool:
         beat = self._beat
@@ -359,7 +390,8 @@ class RingAgent:
         try:
             self._world.store.report(node=self.settings.node, report=self._report())
         except StoreUnavailable as away:
-            self._store_failed(away)
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
+            self._say("report", str(away), hint=away.hint)
 
     def _state(self) -> NodeState:
         if not self._spoken:
@@ -477,6 +509,8 @@ class RingAgent:
 _CLOCKS = "which clock is wrong, the leader's or this node's? run a time daemon on both"
 
 _LATE = "it keeps the keys that it has, and no other server waits for it; is it stopped or overloaded?"
+
+_REPLAYED = "the store lost its last seconds, or somebody puts old beats there: the leader's next one ends it"
 
 _JOINS = "it joins by itself once it reads a window and a fresh beat: `keyrotd status` tells whether a scheduler leads"
 

@@ -5,9 +5,10 @@ The lease is liveness only. Safety is the store's publish (the newest fence, ove
 from), and this scheduler's own memory, written before anything is signed above it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeAlias, assert_never
 
 from keyrotd.core.decide import (
@@ -25,6 +26,7 @@ from keyrotd.core.decide import (
     acknowledged,
     decide,
     judge_gate,
+    listed,
     live,
     owes,
     recover,
@@ -46,6 +48,10 @@ from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
 
 #: A node that has not reported for this long is forgotten: it was taken out of the fleet.
 FORGET_AFTER_MS = 86_400_000
+#: Why somebody else may be able to read what this scheduler cannot: while keys or versions change, it stays.
+_FOR_OTHERS = frozenset({"unknown kek", "unknown signer", "version"})
+#: So many unreadable reports are taken out at each reading, so that a million of them stop no leader.
+_MAX_CLEANED = 32
 #: A beat's instant goes to disk this often.
 SIGNED_AT_EVERY_MS = 60_000
 
@@ -109,6 +115,7 @@ class RingScheduler:
         self._held_since: int | None = None
         self._written_at = 0
         self._aside_until_ms = 0
+        self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
         self._stood = ""  # digest of the window seen last in the store
 
     @property
@@ -164,6 +171,7 @@ class RingScheduler:
         decision = decide(view, self.policy, now_at)
         self._settle_requests(reign, now_at)
         self._act(reign, decision, view, now_at)
+        self._clear_offers(reign, now_at)
         self._sign_beat(reign)
         self._measure(reign, decision, now_at)
 
@@ -226,6 +234,7 @@ class RingScheduler:
 
     def _stored(self, reign: Reign, desk: Desk) -> Window | None:
         if reign.window is not None and desk.digest == reign.window.digest:
+            self._say("window", None)
             return reign.window
         data = desk.window
         if data is None and desk.digest:
@@ -234,7 +243,7 @@ class RingScheduler:
         if data is None:
             return None
         try:
-            window = open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.ring)
+            window = self._opened(data)
         except CorruptWindow as corrupt:
             self._refused("window", corrupt)
             return None
@@ -254,13 +263,15 @@ class RingScheduler:
         reign.window = window
 
     def _beat(self, desk: Desk) -> Beat | None:
-        if desk.beat is None:
-            return None
+        beat = None
         try:
-            return read_beat(desk.beat, verifiers=self.trust.verifiers, ring=self.ring)
+            if desk.beat is not None:
+                beat = read_beat(desk.beat, verifiers=self.trust.verifiers, ring=self.ring)
         except CorruptWindow as corrupt:
             self._refused("beat", corrupt)
-            return None
+        else:
+            self._say("beat", None)
+        return beat
 
     def _read_reports(self, reign: Reign, desk: Desk, now_at: int) -> None:
         """Only when they decide something, or often enough to see a node fall silent: a fleet's reports are large."""
@@ -275,6 +286,7 @@ class RingScheduler:
         if fresh and not needed:
             return
         known = {node.report.node: node for node in reign.nodes}
+        self._spoilt.clear()
         seen = []
         for name, data in self._world.store.reports().items():
             report = self._read_report(name, data)
@@ -282,15 +294,27 @@ class RingScheduler:
                 seen.append(self._seen(report, known.get(name), reign, now_at))
         reign.nodes = tuple(node for node in seen if not self._forgotten(node, now_at))
         reign.reports_read_at = now_at
+        self._clean_reports()
 
     def _read_report(self, name: str, data: bytes) -> Report | None:
         try:
-            report = read_report(data, keks=self.trust.keks, ring=self.ring)
+            return self._proven_report(name, data)
         except CorruptWindow as corrupt:
-            self._refused(f"report {name}", corrupt)
+            self._spoilt[name] = corrupt
             return None
-        # A report under another node's name is a copy: the MAC proves the ring, the name inside whose it is.
-        return report if report.node == name else None
+
+    def _proven_report(self, name: str, data: bytes) -> Report:
+        report = read_report(data, keks=self.trust.keks, ring=self.ring)
+        if report.node != name:  # the MAC proves the ring, the name inside whose it is
+            raise CorruptWindow(f"report {name}: is a copy of that of {report.node}", reason="wrong name")
+        return report
+
+    def _clean_reports(self) -> None:
+        """Say in one line what could not be read, and take out what no node of this ring can have written."""
+        self._say_refused("reports", self._spoilt)
+        doomed = (name for name, corrupt in self._spoilt.items() if corrupt.reason not in _FOR_OTHERS)
+        for name in islice(doomed, _MAX_CLEANED):
+            self._world.store.forget(node=name)
 
     def _seen(self, report: Report, known: Seen | None, reign: Reign, now_at: int) -> Seen:
         if known is not None and report.counter <= known.report.counter:
@@ -315,24 +339,30 @@ class RingScheduler:
     def _read_offers(self, reign: Reign, desk: Desk) -> None:
         reign.offers = {digest: window for digest, window in reign.offers.items() if digest in desk.offers}
         unread = [digest for digest in desk.offers if digest not in reign.offers]
-        if not unread:
-            return
-        for digest, data in self._world.store.offers(unread).items():
+        spoilt: dict[str, CorruptWindow] = {}
+        for digest, data in (self._world.store.offers(unread) if unread else {}).items():
+            reign.offers[digest] = None
             try:
-                window = open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.ring)
+                reign.offers[digest] = self._opened(data)
             except CorruptWindow as corrupt:
-                self._refused("offer", corrupt)
-                window = None
-            reign.offers[digest] = window
+                spoilt[digest] = corrupt
+                if corrupt.reason not in _FOR_OTHERS:
+                    self._world.store.withdraw(digest=digest)
+        if spoilt or None not in reign.offers.values():
+            self._say_refused("offers", spoilt)
+
+    def _opened(self, data: bytes) -> Window:
+        return open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.ring)
 
     def _requests(self, desk: Desk) -> Requests:
         found: Requests = {}
+        spoilt: dict[str, CorruptWindow] = {}
         for request_id, data in desk.requests.items():
             try:
                 found[request_id] = read_request(data, operator_verifiers=self.trust.operators, ring=self.ring)
             except CorruptWindow as corrupt:
-                self._refused("request", corrupt)
-                found[request_id] = None
+                spoilt[request_id], found[request_id] = corrupt, None
+        self._say_refused("requests", spoilt)
         return found
 
     def _view(self, reign: Reign, desk: Desk, now_at: int) -> View:
@@ -398,8 +428,7 @@ class RingScheduler:
                 made = mend(
                     base, others, epoch=epoch, fence=fence, fresh=self._fresh_pair(), now_at=now_at, terms=terms
                 )
-                if self._publish(reign, made, "mend", reason):
-                    self._clear_offers(reign, made, now_at)
+                self._publish(reign, made, "mend", reason)
             case Rotate(reason, overdue):
                 assert view.window is not None  # decide rotates, renews and revokes only what stands
                 made = rotate(
@@ -465,9 +494,13 @@ class RingScheduler:
         self._world.telemetry.count("requests_total", ring=self.ring, kind=request.goal.value, outcome="declined")
         self._record("decline", request.past_epoch, now_at, request.who, reason)
 
-    def _clear_offers(self, reign: Reign, made: Window, now_at: int) -> None:
+    def _clear_offers(self, reign: Reign, now_at: int) -> None:
+        """Take out what the window that stands has taken in, or an earlier one had: nobody is owed anything by it."""
+        window = reign.window
+        if self._reign is not reign or window is None:
+            return
         for digest, offer in reign.offers.items():
-            if offer is None or not owes(made, offer, now_at):
+            if offer is not None and offer.rank <= window.rank and not owes(window, offer, now_at):
                 self._world.store.withdraw(digest=digest)
 
     def _record(self, kind: str, epoch: int, happened_at: int, who: str, reason: str) -> None:
@@ -499,6 +532,7 @@ class RingScheduler:
             # A fleet's first window woke nodes that hold nothing: they may take it only now, with a beat for it.
             self._world.store.wake()
         reign.vouched = True
+        self._say("beat", None)  # whatever was there, it is ours now
 
     # Memory, chance and words.
 
@@ -549,6 +583,17 @@ class RingScheduler:
         actual_ms = max(key.opens_until - key.made_at for key in (window.current, *window.previous))
         telemetry.gauge("vulnerability_window_seconds", self.policy.worst_ms / 1000, ring=self.ring, kind="worst")
         telemetry.gauge("vulnerability_window_seconds", actual_ms / 1000, ring=self.ring, kind="actual")
+
+    def _say_refused(self, kind: str, spoilt: Mapping[str, CorruptWindow]) -> None:
+        """One line for all of a kind, whoever may write how many of them."""
+        for corrupt in spoilt.values():
+            self._world.telemetry.count("windows_refused_total", ring=self.ring, reason=corrupt.reason)
+        if not spoilt:
+            self._say(kind, None)
+            return
+        first = next(iter(spoilt.values()))
+        words = f"ring {self.ring}: {kind} cannot be read: {listed(spoilt)} ({first})"
+        self._say(kind, words, hint=first.hint or ALTERED, reason=first.reason)
 
     def _refused(self, kind: str, corrupt: CorruptWindow) -> None:
         self._world.telemetry.count("windows_refused_total", ring=self.ring, reason=corrupt.reason)

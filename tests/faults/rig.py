@@ -16,6 +16,7 @@ import structlog
 from redis import Redis
 from structlog.testing import LogCapture
 
+from keyrotd.core.errors import CorruptWindow
 from keyrotd.core.policy import Interval, Policy
 from keyrotd.core.window import Window
 from keyrotd.daemon import agent, scheduler
@@ -287,11 +288,15 @@ class Rig:
         look = self.peek.look()
         if look.window is None or look.beat is None:
             return False
-        beat = read_beat(look.beat, verifiers=self.verifiers, ring=RING)
+        try:
+            beat = read_beat(look.beat, verifiers=self.verifiers, ring=RING)
+        except CorruptWindow:
+            return False
         read_back = [node.agent._read_back() for node in self.nodes]
         return (
             beat.confirmed_at is not None
             and beat.epoch > above
+            and beat.digest == look.digest
             and set(read_back) <= {beat.digest, None}
             and all(read_back)
         )
