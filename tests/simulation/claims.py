@@ -1,0 +1,323 @@
+"""
+What is claimed of every fleet, checked after every step of every machine.
+
+G1, no orphan ticket. At every instant every node in sync seals a ticket for a client; a ticket is the name of its key,
+the instant of its issue and the node that issued it. Until it is T old it opens on every node in sync. Checking the
+youngest ticket of each key on every node after every step is all tickets of every age at every node at every instant.
+
+*In sync* (DESIGN 2), to the letter and as strict as it can be read:
+
+- "within node_ttl of now (or, if no node can reach the store, of the last moment any could) the node read back the
+  published window or its parent": a tick of its agent that reached the store ended with that window's digest as read
+  back. The published window is the highest by rank that was ever published and that anybody still has: the store, a
+  node or a scheduler; not the one that a store which lost a write happens to show. A mend has all the windows that it
+  merges as parents. Of two windows published over the same parent (one of them was lost) both count.
+- "and has not been behind for longer than overdue_after": the published window is not longer out than that. The clock
+  of this, too, stands while no node can reach the store.
+- Its agent lives: within node_ttl of now a tick ran to its end, and it holds a window. The clock of the agent's life
+  does not stand while the store is away. What the server of a dead agent goes on sealing after `seals_until` is outside
+  G1, as it is outside G3.
+- A server without a key file that was restarted is not in sync until its keys were read back again; one with a file is.
+- A stranded node, which seals with a key of its own, need not open what was sealed with keys that came with a renewal:
+  none but a renewal, after so long an absence of schedulers that every key has expired, seals with a key at once.
+- Between the publish of a revocation and its installation a node is not in sync: what it seals is burnt by intent.
+
+A node in sync seals with a shared key unless its window's `seals_until` has passed (it is stranded, hence isolated): a
+ticket under a key of its own counts as any other before that, and would be found to be an orphan.
+
+Keys that a server has no slot for are outside G1, and counted apart (`crowded`). Scenes without a lost write assert
+that there were none where the policy is possible for the slots.
+
+G3, bounded keys. No server seals with a shared key later than the highest `seals_until` that was signed for it, nor
+opens one later than the highest `opens_until`, plus eps and the fault model's skew. This needs a living agent: a node
+counts while its agent's last tick ran to its end, and its servers obey, within one jittered poll. A key that a ring
+buffer may not drop before the fleet has confirmed the window lingers at most until the window's `seals_until`. An agent
+that lost its cache while it cannot reach the store leaves a running server alone (G5), and does not count before it
+holds a window again.
+
+Besides: `seals_until` and `opens_until` of a key are never raised once it has sealed, unless the store lost writes;
+floors and barriers on disk never fall; two windows over one parent are published only if the store lost one, and fences
+never fall; nothing stored and nothing on a persistent disk holds a seed.
+
+The fault model in which this is claimed: any number of crashes at any effect, lost answers, lost polls, lost wake-ups,
+outages of any length, partitions, restarts and reboots of nodes, scheduler memory lost; servers that refuse for less
+than overdue_after; wall clocks of schedulers within `skew_ms` of true time and boot clocks within 500 ppm; the store
+loses all, or its last write of a window, once within `calm_ms`.
+"""
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keyrotd.core.policy import jittered_ms
+from keyrotd.core.window import Key, Window
+from keyrotd.daemon.state import recall
+from keyrotd.seal.window import read_header
+from keyrotd.testing.folder import MemoryFolder
+from keyrotd.testing.twins import MemoryServer as Twin
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Fleet, Node
+
+
+class Broken(AssertionError):  # noqa: N818 - said of a claim
+    """A claim does not hold."""
+
+
+class Orphan(Broken):
+    """G1 does not hold."""
+
+
+@dataclass
+class Claims:
+    world: "Fleet"
+    newest: Window | None = None
+    windows: dict[str, Window] = field(default_factory=dict)
+    out_at: dict[str, int] = field(default_factory=dict)
+    skew_ms: int = 0
+    handshakes: int = 0
+    crowded: int = 0
+    crashes: int = 0
+    orphans: int = 0
+
+    def __post_init__(self) -> None:
+        self._parents: dict[str, frozenset[str]] = {}
+        self._lost = False  # whether the store lost anything since the newest publish
+        self._ever_lost = False
+        self._fence = 0
+        self._sealed: dict[bytes, tuple[int, str]] = {}  # the youngest ticket of each key
+        self._bounds: dict[bytes, tuple[int, int]] = {}
+        self._keys: dict[bytes, Key] = {}
+        self._memories: dict[str, tuple[int, int]] = {}
+        self._secrets: list[tuple[bytes, bytes, bytes]] = []
+        self._combed: dict[str, bytes] = {}
+
+    # What happens.
+
+    def published(self, sealed: bytes) -> None:
+        """A window stands in the store that was not there before."""
+        world = self.world
+        window = read_header(sealed, verifiers=(world.signer.verify_key,), ring="edge")
+        self._check_order(window)
+        self.windows[window.digest] = window
+        self.out_at.setdefault(window.digest, world.now)
+        self._parents[window.digest] = self._nearest(window.ancestors)
+        for key in window.all:
+            self._note_key(key)
+        if self.newest is None or window.rank > self.newest.rank:
+            self.newest = window
+        self._burn(window.barrier)
+        self._lost = False
+
+    def _check_order(self, window: Window) -> None:
+        if window.fence < self._fence and not self._ever_lost:
+            self._broken(f"window {window.epoch} was published under fence {window.fence} after {self._fence}")
+        self._fence = max(self._fence, window.fence)
+        place = (window.epoch, window.ancestors)
+        twins = {w.digest for w in self.windows.values() if (w.epoch, w.ancestors) == place} - {window.digest}
+        if twins and not self._lost:
+            self._broken(f"window {window.epoch} was published twice over one parent")
+
+    def _nearest(self, ancestors: tuple[str, ...]) -> frozenset[str]:
+        further = {a for digest in ancestors if digest in self.windows for a in self.windows[digest].ancestors}
+        return frozenset(ancestors) - further
+
+    def _note_key(self, key: Key) -> None:
+        self._keys[key.name] = key
+        seals_until, opens_until = key.seals_until or 0, key.opens_until
+        if key.name in self._bounds:
+            seals_before, opens_before = self._bounds[key.name]
+            raised = seals_before and (seals_until > seals_before or opens_until > opens_before)
+            if raised and not self._ever_lost:
+                self._broken(f"key {key.name.hex()[:8]} was given longer than was signed for it before")
+            seals_until, opens_until = max(seals_until, seals_before), max(opens_until, opens_before)
+        self._bounds[key.name] = seals_until, opens_until
+
+    def _burn(self, barrier: int) -> None:
+        for name in [name for name in self._sealed if name in self._keys and self._keys[name].born < barrier]:
+            del self._sealed[name]
+
+    def store_lost(self) -> None:
+        """The store went back."""
+        self._lost = self._ever_lost = True
+        self._choose_newest()
+
+    def _choose_newest(self) -> None:
+        """What nobody has any more was never published."""
+        held = {digest for digest in self.windows if self._anybody_has(digest)}
+        self.newest = max((self.windows[digest] for digest in held), key=lambda w: w.rank, default=None)
+
+    def _anybody_has(self, digest: str) -> bool:
+        world = self.world
+        stored = world.store.ring("edge").window
+        if stored is not None and stored.digest == digest:
+            return True
+        if any(n.up and n.agent._held is not None and n.agent._held.window.digest == digest for n in world.nodes):
+            return True
+        return any(r.up and r.daemon._window is not None and r.daemon._window.digest == digest for r in world.rulers)
+
+    def crashed(self, name: str) -> None:
+        _ = name
+        self.crashes += 1
+
+    def secret(self, seed: bytes) -> None:
+        self._secrets.append((seed, seed.hex().encode(), b64encode(seed)))
+
+    def remembered(self, name: str, state: MemoryFolder) -> None:
+        for file, data in state.files.items():
+            if self._combed.get(name + file) == data:
+                continue
+            self._comb(data, f"{name}'s {file}")
+            self._combed[name + file] = data
+            memory = recall(state, file).memory
+            before = self._memories.get(name, (0, 0))
+            if memory.floor < before[0] or memory.barrier < before[1]:
+                self._broken(f"{name}: floor and barrier fell from {before} to {memory}")
+            self._memories[name] = memory.floor, memory.barrier
+
+    def forgot(self, name: str) -> None:
+        """A machine's disk is new."""
+        self._memories.pop(name, None)
+
+    # What holds.
+
+    def before(self) -> None:
+        """Everybody in sync has sealed tickets up to this very instant."""
+        for node in self.world.nodes:
+            if self.in_sync(node):
+                for twin in node.servers:
+                    self._seal(node, twin)
+
+    def _seal(self, node: "Node", twin: Twin) -> None:
+        stek, now = twin.sealing, self.world.now
+        name = b"" if stek is None else stek.name
+        if name not in self._bounds and self._may_be_alone(node):
+            return
+        if name in self._bounds and now > self._bounds[name][0] - self.skew_ms and not self._attentive(node):
+            return
+        self._sealed[name] = now, node.name
+
+    def _may_be_alone(self, node: "Node") -> bool:
+        assert node.read_back is not None  # it is in sync
+        seals_until = self.windows[node.read_back[0]].seals_until
+        return self.world.now >= seals_until - self._slack_ms
+
+    def after(self) -> None:
+        stored = self.world.store.ring("edge").window
+        if self.newest is not None and (stored is None or stored.digest != self.newest.digest):
+            self._choose_newest()  # whoever alone had it may have gone
+        synced = [node for node in self.world.nodes if self.in_sync(node)]
+        oldest_at = self.world.now - self.world.policy.ticket_lifetime_ms
+        for name in [name for name, (at, _) in self._sealed.items() if at <= oldest_at]:
+            del self._sealed[name]
+        for node in synced:
+            for twin in node.servers:
+                opening = frozenset[bytes]() if twin.keys is None else {stek.name for stek in twin.keys.opening}
+                self.handshakes += len(self._sealed)
+                for name in self._sealed:
+                    if name not in opening and not self._renewed(name, node):
+                        self._not_opened(name, node, twin)
+        for node in self.world.nodes:
+            if self._attentive(node):
+                for twin in node.servers:
+                    self._check_bounds(node, twin)
+        self._comb_store()
+
+    def _renewed(self, name: bytes, node: "Node") -> bool:
+        # A stranded node has read back the window that a renewal replaces.
+        assert node.read_back is not None  # it is in sync
+        window = self.windows[node.read_back[0]]
+        born = self._keys[name].born if name in self._keys else 0
+        return self.world.now >= window.seals_until - self._slack_ms and born > window.epoch
+
+    def _not_opened(self, name: bytes, node: "Node", twin: Twin) -> None:
+        at, issuer = self._sealed[name]
+        held = node.agent._held
+        known = () if held is None else (*held.window.all, *held.strays)
+        if twin.slots is not None and any(key.name == name and key.stek is not None for key in known):
+            self.crowded += 1
+            return
+        self.orphans += 1
+        age = (self.world.now - at) / 1000
+        raise Orphan(
+            self._words(
+                f"a ticket of {issuer}, sealed with {name.hex()[:8]} {age:.1f} s ago, does not open on {node.name}"
+            )
+        )
+
+    def in_sync(self, node: "Node") -> bool:
+        newest, policy, now = self.newest, self.world.policy, self.world.now
+        if node.read_back is None or newest is None:
+            return False
+        digest, at = node.read_back
+        window = self.windows.get(digest)
+        if window is None or window.barrier != newest.barrier:
+            return False
+        if newest.barrier == newest.epoch and digest != newest.digest:
+            return False
+        reference_at = now if self.world.reachable else self.world.last_reach_at
+        if reference_at - at >= policy.node_ttl_ms or not self._lives(node):
+            return False
+        if digest == newest.digest:
+            return True
+        parents = self._parents[newest.digest]
+        related = digest in parents or bool(self._parents[digest] & parents)
+        return related and reference_at - self.out_at[newest.digest] <= policy.overdue_after_ms
+
+    def _lives(self, node: "Node") -> bool:
+        if node.up and node.agent._held is None:
+            return False
+        return node.ticked_at >= 0 and self.world.now - node.ticked_at < self.world.policy.node_ttl_ms
+
+    def _attentive(self, node: "Node") -> bool:
+        patience_ms = jittered_ms(self.world.policy.poll_interval_ms)
+        if not node.up or node.agent._held is None:
+            return False
+        return node.obeyed_at >= 0 and self.world.now - node.obeyed_at <= patience_ms
+
+    @property
+    def _slack_ms(self) -> int:
+        return self.world.policy.eps_ms + self.skew_ms
+
+    def _check_bounds(self, node: "Node", twin: Twin) -> None:
+        now, keys = self.world.now, twin.keys
+        if keys is None:
+            return
+        sealing = self._bounds.get(keys.current.name)
+        if sealing is not None and now > sealing[0] + self._slack_ms:
+            late = (now - sealing[0]) / 1000
+            self._broken(f"{node.name} seals with {keys.current.name.hex()[:8]} {late:.1f} s after its seals_until")
+        held = node.agent._held
+        for stek in keys.opening:
+            if stek.name not in self._bounds:
+                continue
+            until = self._bounds[stek.name][1]
+            if twin.ring_buffer and held is not None:
+                until = max(until, held.window.seals_until)
+            if now > until + self._slack_ms:
+                late = (now - until) / 1000
+                self._broken(f"{node.name} opens {stek.name.hex()[:8]} {late:.1f} s after its opens_until")
+
+    def _comb_store(self) -> None:
+        ring = self.world.store.ring("edge")
+        values = {"window": b"" if ring.window is None else ring.window.window, "beat": ring.beat or b""}
+        values |= {f"offer {k}": v for k, v in ring.offers.items()}
+        values |= {f"report {k}": v for k, v in ring.reports.items()}
+        values |= {f"event {i}": v for i, v in enumerate(ring.history[:1])}
+        for name, value in values.items():
+            if self._combed.get(name) is not value:
+                self._comb(value, f"the stored {name}")
+                self._combed[name] = value
+
+    def _comb(self, data: bytes, where: str) -> None:
+        for forms in self._secrets[-12:]:
+            if any(form in data for form in forms):
+                self._broken(f"{where} holds a seed")
+
+    def _broken(self, found: str) -> None:
+        raise Broken(self._words(found))
+
+    def _words(self, found: str) -> str:
+        newest = "none" if self.newest is None else str(self.newest.epoch)
+        at = (self.world.now - self.world.began_at) / 1000
+        return f"seed {self.world.seed}, at {at:.1f} s, newest window {newest}: {found}"
