@@ -80,6 +80,13 @@ def isolated(held: Held | None, now_at: int) -> bool:
     return held is None or now_at >= held.window.seals_until
 
 
+def changes_at(held: Held, now_at: int) -> int | None:
+    """Return the first instant after now at which `keys_at` would answer otherwise; None: only a new window matters."""
+    keys = (*held.window.all, *held.strays)
+    bounds = (held.window.seals_until, *(key.opens_until for key in keys if key.stek is not None))
+    return min((until for until in bounds if until > now_at), default=None)
+
+
 def keys_at(held: Held | None, own: tuple[Stek, Stek], now_at: int) -> Keys:
     """
     Return the keys for a server now.

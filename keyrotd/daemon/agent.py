@@ -12,7 +12,7 @@ from keyrotd.core.decide import listed, owes
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.keys import names
 from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
-from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS
+from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS, jittered_ms
 from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, changes_at, isolated, keys_at
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
@@ -27,6 +27,8 @@ from keyrotd.store.port import Poll, Store
 
 #: A node without a window changes the keys of its own this often.
 OWN_KEYS_MS = 3_600_000
+#: What a round trip to a slow store may add to a pause.
+STORE_MS = 1000
 #: Older windows that still owe a key; more forks than this within one key's life and the oldest goes.
 MAX_SOURCES = 8
 #: A life's reports before its counter would touch the next life's.
@@ -75,7 +77,8 @@ class RingAgent:
         self._remembered = replace(self._remembered, life=life)
         self._counter = life * _REPORTS_PER_LIFE
         self._started_ms = world.clock.boot_ms()
-        self._fleet = FleetTime(world.clock)
+        self._steady_ms = jittered_ms(settings.poll_interval_ms) + STORE_MS
+        self._fleet = FleetTime(world.clock, self._steady_ms)
         self._beat: Beat | None = None
         self._held: Held | None = None
         self._sources: dict[str, bytes] = {}  # sealed windows by digest, the held one first
@@ -143,7 +146,9 @@ class RingAgent:
             return
         self._say("beat", None)
         self._beat = beat
+        moved = self._fleet.moved
         self._fleet.hear(beat.signed_at)
+        self._cache_owed |= self._fleet.moved != moved
         self._world.telemetry.gauge("beat_timestamp_seconds", beat.signed_at / 1000, ring=self.settings.ring)
         if self._dormant is not None:
             dormant, self._dormant = self._dormant, None
@@ -151,7 +156,7 @@ class RingAgent:
         held = self._held
         if held is not None and not held.confirmed and beat.digest == held.window.digest:
             self._held = replace(held, confirmed=beat.confirmed_at is not None)
-            self._cache_owed = beat.confirmed_at is not None
+            self._cache_owed |= beat.confirmed_at is not None
 
     # Windows.
 
@@ -280,7 +285,7 @@ class RingAgent:
     # Servers.
 
     def _tend(self) -> None:
-        now_at = self._fleet.now()
+        now_at = self._fleet.latest()
         held = None if now_at is None else self._held
         if held is None and self._world.clock.boot_ms() - self._started_ms < self.settings.start_grace_ms:
             return
@@ -396,7 +401,7 @@ class RingAgent:
     def _state(self) -> NodeState:
         if not self._spoken:
             return NodeState.JOINING
-        now_at = self._fleet.now()
+        now_at = self._fleet.latest()
         if now_at is None or isolated(self._held, now_at):
             return NodeState.ISOLATED
         if any(tended.drifted for tended in self._tended.values()):
@@ -458,7 +463,7 @@ class RingAgent:
             return None
         if cache is None:
             return None
-        self._fleet = FleetTime(self._world.clock, cache.heard)
+        self._fleet = FleetTime(self._world.clock, self._steady_ms, cache.heard)
         if self._fleet.now() is None:
             return cache
         self._awake(cache)
@@ -492,7 +497,7 @@ class RingAgent:
         if reached:
             self._failures = 0
         pause_ms = int(self.settings.poll_interval_ms * 2 ** min(self._failures, MAX_BACKOFF_DOUBLINGS))
-        now_at = self._fleet.now()
+        now_at = self._fleet.latest()
         # However patient with the store: a key's bound is kept to the instant, or others forget it before we do.
         until = None if self._held is None or now_at is None else changes_at(self._held, now_at)
         return pause_ms if until is None or now_at is None else min(pause_ms, until - now_at)

@@ -5,7 +5,7 @@ A store's TIME and a node's wall clock never decide when a key expires. They onl
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -76,19 +76,30 @@ def _apart(difference_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A fleet instant and the boot time at which it was known: what is kept over a restart of the agent."""
+    """
+    A fleet instant and the boot time at which it was known: what is kept over a restart of the agent.
+
+    `moved`: a beat was heard that cannot have lain in the store for long, since it was not there shortly before.
+    """
 
     fleet_at: int
     boot_ms: int
     boot_id: str
+    moved: bool
 
 
 @dataclass
 class FleetTime:
-    """The newest signed instant plus boot time since it came: never backward, never ahead of the leader."""
+    """
+    The newest signed instant plus boot time since it came: never backward, never ahead of the leader.
+
+    `steady_ms` is the longest pause between two looks at the store that go well.
+    """
 
     clock: Clock
+    steady_ms: int
     heard: Heard | None = None
+    _last: tuple[int, int] | None = field(default=None, init=False)  # the newest signed instant, and when it was seen
 
     def __post_init__(self) -> None:
         if self.heard is not None and self.heard.boot_id != self.clock.boot_id:
@@ -99,11 +110,32 @@ class FleetTime:
             return None
         return self.heard.fleet_at + self.clock.boot_ms() - self.heard.boot_ms
 
+    @property
+    def moved(self) -> bool:
+        return self.heard is not None and self.heard.moved
+
+    def latest(self) -> int | None:
+        """
+        The instant to serve by: the fleet's, or a wall clock's that is later while every beat heard may be stale.
+
+        For what can be taken back: what is forgotten for good is judged by `now`.
+        """
+        now_at = self.now()
+        if now_at is None or self.heard is None or self.heard.moved:
+            return now_at
+        return max(now_at, self.clock.wall_ms())
+
     def hear(self, signed_at: int) -> None:
         """Take a verified beat's instant. One older than our own time keeps us from running backward, not ahead."""
-        now_at = self.now()
-        if now_at is None or signed_at > now_at:
-            self.heard = Heard(signed_at, self.clock.boot_ms(), self.clock.boot_id)
+        now_at, boot_ms, last = self.now(), self.clock.boot_ms(), self._last
+        moved = last is not None and signed_at > last[0] and boot_ms - last[1] <= self.steady_ms
+        self._last = signed_at, boot_ms
+        if self.heard is None or now_at is None:
+            self.heard = Heard(signed_at, boot_ms, self.clock.boot_id, moved=False)
+        elif signed_at > now_at:
+            self.heard = Heard(signed_at, boot_ms, self.clock.boot_id, moved=moved or self.heard.moved)
+        elif moved and not self.heard.moved:
+            self.heard = replace(self.heard, moved=True)
 
     def from_the_future(self, signed_at: int) -> bool:
         """Whether a beat is ahead of all that this node knows of time: its own fleet time and its wall clock."""

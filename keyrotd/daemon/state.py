@@ -93,6 +93,7 @@ class Cache:
                 line("boot_id", self.heard.boot_id),
                 line("boot_ms", self.heard.boot_ms),
                 line("fleet_at", self.heard.fleet_at),
+                line("moved", "yes" if self.heard.moved else "no"),
                 line("confirmed", "yes" if self.confirmed else "no"),
                 line("windows", *(len(window) for window in self.windows)),
             )
@@ -100,7 +101,7 @@ class Cache:
         return head.encode() + b"".join(self.windows)
 
 
-_CACHE_HEAD_LINES = 6
+_CACHE_HEAD_LINES = 7
 
 
 def decode_cache(data: bytes) -> Cache:
@@ -111,7 +112,8 @@ def decode_cache(data: bytes) -> Cache:
     head, rest = b"".join(piece + b"\n" for piece in pieces[:-1]), pieces[-1]
     body = Lines("cache", lines.frame(head, kind="cache", limit=MAX_MEMORY_BYTES)[1:], first=2)
     boot_id, boot_ms = body.take("boot_id", lines.name), body.take("boot_ms", lines.number)
-    fleet_at, confirmed = body.take("fleet_at", lines.number), body.take("confirmed", lines.yes_or_no)
+    fleet_at, moved = body.take("fleet_at", lines.number), body.take("moved", lines.yes_or_no)
+    confirmed = body.take("confirmed", lines.yes_or_no)
     sizes = body.take("windows", lambda words: tuple(lines.number(word) for word in words.split(" ")))
     if sum(sizes) != len(rest):
         lines.refuse("cache: its windows have not the sizes that it states")
@@ -119,7 +121,7 @@ def decode_cache(data: bytes) -> Cache:
     for size in sizes:
         windows.append(rest[:size])
         rest = rest[size:]
-    return Cache(windows=tuple(windows), confirmed=confirmed, heard=Heard(fleet_at, boot_ms, boot_id))
+    return Cache(windows=tuple(windows), confirmed=confirmed, heard=Heard(fleet_at, boot_ms, boot_id, moved))
 
 
 #: The hint for a memory that is lost.

@@ -136,9 +136,9 @@ class Machine:
     lives: int = 0
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore(RING, self.world.store, self._luck)
+        self.store = MemoryStore(RING, self.world.store, self.luck)
 
-    def _luck(self, operation: str) -> Fault | None:
+    def luck(self, operation: str) -> Fault | None:
         _ = operation
         if self.cut or not self.world.store_up:
             return Fault.AWAY
