@@ -30,8 +30,10 @@ WATCH_EVERY_S = 0.5
 #: A tick that takes this many times its own pause, and at least this long, hangs.
 _HANGING_PAUSES = 10
 _HANGING_MS = 20_000
-#: Whoever may publish hints may publish millions: between two ticks there is always this much peace.
+#: Whoever may publish hints may publish millions: they start one tick in so many milliseconds, and after some quiet
+#: this many at once (a rotation by request is two: the request wakes everybody, then the window does).
 WAKE_GAP_MS = 20
+WAKES_AT_ONCE = 3
 #: An alarm that is later than this will not go off by itself.
 _ALARM_LATE_MS = 500
 #: A listener's wait; it returns early on a wake or when closed.
@@ -58,7 +60,15 @@ class Job:
     ended_ms: int | None = field(default=None, init=False)
     due_ms: int | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
+    peace_until_ms: int = field(default=0, init=False)
     woken: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def patience_ms(self, now_ms: int) -> int:
+        """How long a hint has to wait."""
+        return max(0, self.peace_until_ms - now_ms)
+
+    def count_tick(self, now_ms: int) -> None:
+        self.peace_until_ms = max(self.peace_until_ms, now_ms - WAKES_AT_ONCE * WAKE_GAP_MS) + WAKE_GAP_MS
 
     def hangs(self, now_ms: int, started_ms: int) -> bool:
         """Whether no tick ran to its end for far longer than one may take."""
@@ -85,6 +95,7 @@ class Service:
             executors={"default": ThreadPoolExecutor(max_workers=max(1, len(self._jobs)))},
         )
         self._flag = threading.Event()
+        self._arming = threading.Lock()
         self._stopping = self._reloading = False
         self._started_ms = clock.boot_ms()
 
@@ -165,6 +176,7 @@ class Service:
         job.running = True
         job.woken.clear()
         started_ms = self._clock.boot_ms()
+        job.count_tick(started_ms)
         try:
             job.pause_ms = job.ticker.tick()
         except Exception:  # noqa: BLE001 - the one place: say everything, and withhold the watchdog's food
@@ -176,12 +188,19 @@ class Service:
         pause_ms = self._pause_ms(job)
         job.due_ms = self._clock.boot_ms() + pause_ms
         job.running = False
-        self._arm(job, WAKE_GAP_MS if job.woken.is_set() else pause_ms)
+        self._rearm(job)
 
     def _pause_ms(self, job: Job) -> int:
         if not job.jittered:
             return job.pause_ms
         return job.pause_ms + job.pause_ms * JITTER_PERCENT * self._rand(1)[0] // (100 * 255)
+
+    def _rearm(self, job: Job) -> None:
+        # By the listener and by a tick that ends, perhaps at once: whoever comes last must not undo what a hint asked.
+        with self._arming:
+            now_ms = self._clock.boot_ms()
+            waits_ms = job.patience_ms(now_ms) if job.woken.is_set() else (job.due_ms or now_ms) - now_ms
+            self._arm(job, max(0, waits_ms))
 
     def _arm(self, job: Job, pause_ms: int) -> None:
         with suppress(JobLookupError, SchedulerNotRunningError):  # stopping
@@ -193,7 +212,7 @@ class Service:
                 # Set first: a tick that runs right now looks at it when it ends, and starts again at once.
                 job.woken.set()
                 if not job.running:
-                    self._arm(job, 0)
+                    self._rearm(job)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
