@@ -1,0 +1,94 @@
+"""From a window's publish (the instant in it, read before it is sealed) to the last node's read-back in the store."""
+
+import random
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+
+import redis
+
+from keyrotd.testing.clients import Clients
+from keyrotd.testing.fleet import Fleet
+from keyrotd.testing.haproxy import HAProxy, find_haproxy
+from tests.bench.lines import Lines, timed_ms
+from tests.scenes import HURRIED, Operator, now_at, short_directory, started
+
+_ROTATIONS = 20
+_HAMMERS = 2
+_POLL = "1s"
+
+
+def measure(lines: Lines) -> None:
+    with _two_nodes() as operator:
+        fleet = operator.fleet
+        lines.spread("bare push and read-back over both sockets, one by one", _bare_pushes(fleet.haproxies), "ms")
+        calm = _rotations(operator)
+        lines.judge("published to read back on 2 nodes, median", statistics.median(calm), "ms", most=50)
+        lines.figure("  worst", max(calm), "ms")
+        with _hammered(fleet):
+            hammered = _rotations(operator)
+        lines.judge("the same while clients hammer both, median", statistics.median(hammered), "ms", most=50)
+        lines.figure("  worst", max(hammered), "ms")
+    with _two_nodes(deaf=True) as operator:
+        lines.spread(f"poll only (no wake-ups, a poll every {_POLL})", _rotations(operator), "ms")
+
+
+def _rotations(operator: Operator) -> list[float]:
+    return [operator.rotate() for _ in range(_ROTATIONS)]
+
+
+@contextmanager
+def _two_nodes(*, deaf: bool = False) -> Iterator[Operator]:
+    with short_directory() as directory:
+        if deaf:
+            fleet: Fleet = DeafFleet(directory, find_haproxy(), nodes=2, pace=replace(HURRIED, poll_interval=_POLL))
+        else:
+            fleet = Fleet(directory, find_haproxy(), nodes=2, pace=HURRIED)
+        with started(fleet) as operator:
+            yield operator
+
+
+@dataclass
+class DeafFleet(Fleet):
+    """Its agents log in as a user who may not listen to any channel: they poll, and nothing shortens their waits."""
+
+    def start_store(self) -> None:
+        super().start_store()
+        with redis.Redis(unix_socket_path=self.store_url.removeprefix("unix://")) as store:
+            store.execute_command("ACL", "SETUSER", "deaf", "on", ">deaf", "~*", "+@all", "resetchannels")
+
+    def _configure(self, name: str, *, agent: HAProxy | None) -> Path:
+        path = super()._configure(name, agent=agent)
+        if agent is not None:
+            path.write_text(path.read_text().replace("unix://", "unix://deaf:deaf@"))
+        return path
+
+
+@contextmanager
+def _hammered(fleet: Fleet) -> Iterator[None]:
+    clients = Clients(
+        targets=fleet.targets,
+        ticket_lifetime_ms=500,
+        trust=fleet.trust,
+        sni="localhost",
+        now=now_at,
+        rand=random.Random(1),
+    )
+    with clients.hammering(threads=_HAMMERS):
+        yield
+    assert (clients.tally.orphans, clients.tally.failed) == (0, 0), (clients.orphans, clients.stories)
+
+
+def _bare_pushes(nodes: list[HAProxy]) -> list[float]:
+    """The floor: one key into each node's ring and the ring read back, without any of keyrotd."""
+    rings = {node.name: cycle(node.ring()) for node in nodes}
+
+    def push() -> None:
+        for node in nodes:
+            node.ask(f"set ssl tls-key {node.key_file} {next(rings[node.name])};show tls-keys {node.key_file}")
+
+    # A whole number of turns: the rings are left as they were found.
+    return timed_ms(push, 30)
