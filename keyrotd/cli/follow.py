@@ -30,14 +30,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Published:
+    """`after_ms`, here and below: from handing the order in to seeing it, so at most that long."""
+
     window: Window
     after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """`after_ms` since this window was seen published."""
-
     node: str
     after_ms: int
 
@@ -87,7 +87,7 @@ def follow(
     """
     started_ms = watch.boot_ms()
     target: Window | None = None
-    seen_ms, pause_ms = 0, FIRST_PAUSE_MS
+    pause_ms = FIRST_PAUSE_MS
     told: set[str] = set()
     held: Hold | None = None
     while True:
@@ -97,16 +97,16 @@ def follow(
         window = None if situation is None else situation.reading.window
         if situation is not None and window is not None and _reached(request, window):
             if target is None or window.digest != target.digest:
-                target, seen_ms, pause_ms = window, asked_ms, FIRST_PAUSE_MS
+                target, pause_ms = window, FIRST_PAUSE_MS
                 told.clear()
                 yield Published(window, asked_ms - started_ms)
             for node in situation.live:
                 if node.acknowledged and node.name not in told:
                     told.add(node.name)
-                    yield ReadBack(node.name, asked_ms - seen_ms)
+                    yield ReadBack(node.name, asked_ms - started_ms)
             if _everywhere(situation, since):
                 count = None if situation.reading.reports is None else len(situation.live)
-                yield Everywhere(window, asked_ms - seen_ms, count, situation)
+                yield Everywhere(window, asked_ms - started_ms, count, situation)
                 return
         elif situation is not None:
             refused = _refused(desk, request, known)

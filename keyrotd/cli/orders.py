@@ -218,12 +218,12 @@ def _told(step: Step, situation: Situation, request: Request, terms: Terms) -> I
             yield f"held: {hold.reason}{until}"
         case Published(window, after_ms):
             current, digest = short(window.current.name), short(window.digest)
-            yield f"epoch {window.epoch} published after {span(after_ms)}: {current} is current, digest {digest}"
+            yield f"epoch {window.epoch} published within {span(after_ms)}: {current} is current, digest {digest}"
         case ReadBack(node, after_ms):
-            yield f"  {node} read it back after {span(after_ms)}"
+            yield f"  {node} read it back within {span(after_ms)}"
         case Everywhere(window, after_ms, nodes, _):
             who = "by the leader's word" if nodes is None else counted(nodes, "live node")
-            yield f"epoch {window.epoch} read back everywhere {span(after_ms)} after it was published: {who}"
+            yield f"epoch {window.epoch} is read back everywhere, {span(after_ms)} after the order: {who}"
         case Declined(reason):
             hint = "--drop-live-keys does it anyway, and the tickets of that key die"
             raise KeyrotdError(f"ring {ring}: refused by the leader: {dated(reason, situation.now_at)}", hint=hint)

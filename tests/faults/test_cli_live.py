@@ -177,8 +177,8 @@ def test_a_rotation_is_followed_node_by_node_and_recorded(live: Live, capsys: py
     assert live.run("rotate", "--now", "--reason", "a leaver") == exits.DONE
 
     told = capsys.readouterr().out
-    assert re.search(r"^epoch 2 published after .*: [0-9a-f]{8} is current, digest [0-9a-f]{8}$", told, re.MULTILINE)
-    assert sorted(re.findall(r"^  (\S+) read it back after", told, re.MULTILINE)) == ["edge-1", "edge-2"]
+    assert re.search(r"^epoch 2 published within .*: [0-9a-f]{8} is current, digest [0-9a-f]{8}$", told, re.MULTILINE)
+    assert sorted(re.findall(r"^  (\S+) read it back within", told, re.MULTILINE)) == ["edge-1", "edge-2"]
     assert told.endswith("2 live nodes\n")
     assert live.run("history", "--json") == exits.DONE
     events = json.loads(capsys.readouterr().out)["rings"][0]["events"]
@@ -209,7 +209,7 @@ def test_an_operator_needs_no_kek_and_no_more_rights_than_acl_gives(
 
     told = capsys.readouterr().out
     assert "up to 2 nodes, unnamed: the ring's KEK proves reports, and is not here" in told
-    assert "after it was published: by the leader's word" in told
+    assert "after the order: by the leader's word" in told
     assert "2 reports, unread" in told
     assert "window: verified: signature; seeds not opened: no KEK of this ring at hand" in told
     assert PASSWORD not in told

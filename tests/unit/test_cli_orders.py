@@ -44,10 +44,10 @@ def test_each_node_is_told_as_it_reads_the_window_back() -> None:
     assert window is not None
     assert lines == [
         "ring edge: asked to rotate past epoch 1, as ann@ops",
-        f"epoch 2 published after 1.2s: {window.current.name.hex()[:8]} is current, digest {window.digest[:8]}",
-        "  edge-1 read it back after 3.7s",
-        "  edge-2 read it back after 3.7s",
-        "epoch 2 read back everywhere 3.7s after it was published: 2 live nodes",
+        f"epoch 2 published within 1.2s: {window.current.name.hex()[:8]} is current, digest {window.digest[:8]}",
+        "  edge-1 read it back within 5s",
+        "  edge-2 read it back within 5s",
+        "epoch 2 is read back everywhere, 5s after the order: 2 live nodes",
     ]
 
 
@@ -56,8 +56,8 @@ def test_without_the_kek_the_leaders_signed_word_tells_the_end() -> None:
 
     lines = told(stage, asked(stage), kek=False)
 
-    assert lines[-1].startswith("epoch 2 read back everywhere ")
-    assert lines[-1].endswith(" after it was published: by the leader's word")
+    assert lines[-1].startswith("epoch 2 is read back everywhere, ")
+    assert lines[-1].endswith(" after the order: by the leader's word")
     assert not any(line.startswith("  ") for line in lines)
     assert observe(stage.desk(), stage).confirmed_at is not None
 
@@ -67,7 +67,7 @@ def test_a_ring_without_live_nodes_waits_for_nobody() -> None:
     stage.away = {"edge-1"}
     stage.pause(MINUTE)
 
-    assert told(stage, asked(stage))[-1] == "epoch 2 read back everywhere 0ms after it was published: 0 live nodes"
+    assert told(stage, asked(stage))[-1] == "epoch 2 is read back everywhere, 1.2s after the order: 0 live nodes"
 
 
 def test_no_wait_returns_once_it_is_handed_in() -> None:
@@ -119,7 +119,7 @@ def test_an_older_refusal_is_not_taken_for_an_answer() -> None:
 
     lines = told(stage, asked(stage, drop_live_keys=True), terms=replace(TERMS, id="two"))
 
-    assert lines[-1].startswith("epoch 3 read back everywhere")
+    assert lines[-1].startswith("epoch 3 is read back everywhere")
 
 
 def test_a_held_rotation_says_why_and_goes_on_when_it_may() -> None:
@@ -129,7 +129,7 @@ def test_a_held_rotation_says_why_and_goes_on_when_it_may() -> None:
     lines = told(stage, asked(stage), terms=replace(TERMS, id="two"))
 
     assert lines[1].startswith("held: the last publish is too fresh")
-    assert lines[-1].startswith("epoch 3 read back everywhere")
+    assert lines[-1].startswith("epoch 3 is read back everywhere")
 
 
 def test_a_node_that_does_not_follow_is_named_when_time_is_up() -> None:
@@ -228,7 +228,7 @@ def test_revoke_lists_who_may_still_open_burnt_keys() -> None:
 
     lines = told(stage, asked(stage, Goal.REVOKE))
 
-    assert lines[-1].startswith("epoch 2 read back everywhere")
+    assert lines[-1].startswith("epoch 2 is read back everywhere")
     window = observe(stage.desk(), stage).reading.window
     assert window is not None
     assert window.barrier == 2
@@ -249,11 +249,11 @@ def test_a_ring_that_publishes_twice_meanwhile_is_followed_to_the_newest() -> No
 
     lines = told(stage, asked(stage))
 
-    assert [line.split(" after")[0] for line in lines if "published after" in line] == [
+    assert [line.split(" within")[0] for line in lines if "published within" in line] == [
         "epoch 8 published",
         "epoch 9 published",
     ]
-    assert lines[-1].startswith("epoch 9 read back everywhere ")
+    assert lines[-1].startswith("epoch 9 is read back everywhere, ")
 
 
 # The command line.
