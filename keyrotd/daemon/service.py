@@ -90,10 +90,8 @@ class Service:
     ) -> None:
         self._jobs, self._clock, self._rand = tuple(jobs), clock, rand
         self._reporter, self._notify, self._reload = reporter, notify, reload
-        self._alarm = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": ThreadPoolExecutor(max_workers=max(1, len(self._jobs)))},
-        )
+        self._pool = ThreadPoolExecutor(max_workers=max(1, len(self._jobs)))
+        self._alarm = BackgroundScheduler(timezone=UTC, executors={"default": self._pool})
         self._flag = threading.Event()
         self._arming = threading.Lock()
         self._stopping = self._reloading = False
@@ -139,7 +137,9 @@ class Service:
         for job in self._jobs:
             if job.wakes is not None:
                 job.wakes.close()
-        self._alarm.shutdown(wait=True)
+        # Not wait=True: it waits while it holds the lock that a tick which ends needs to set its next alarm.
+        self._alarm.shutdown(wait=False)
+        self._pool.shutdown(wait=True)
         for job in self._jobs:
             job.ticker.stop()
 
