@@ -47,7 +47,8 @@ class Fleet:
     """
     `directory` must be short (Unix sockets) and is the caller's to remove. `close` ends every process it started.
 
-    Schedulers are numbered from 1, agents and nodes likewise.
+    Schedulers are numbered from 1, agents and nodes likewise. `amend` has the last word on each configuration, given
+    its name (`s1`, `a1`) and its text.
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class Fleet:
     schedulers: int = 2
     pace: Pace = field(default_factory=Pace)
     store_exe: Path | None = None
+    amend: Callable[[str, str], str] = field(default=lambda _name, text: text)
     haproxies: list[HAProxy] = field(default_factory=list, init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
 
@@ -89,6 +91,11 @@ class Fleet:
     def start_store(self) -> None:
         self._store = embedded.start(runtime_dir=self.directory, data_dir=self.directory / "db", server=self.store_exe)
 
+    def stop_store(self) -> None:
+        if self._store is not None:
+            self._store.stop()
+            self._store = None
+
     def start_scheduler(self, number: int) -> None:
         config = self._configure(f"s{number}", agent=None)
         self._spawn(f"scheduler-{number}", "scheduler", config)
@@ -111,9 +118,7 @@ class Fleet:
             haproxy.stop()
         for name in reversed(list(self.processes)):
             self.stop(name)
-        if self._store is not None:
-            self._store.stop()
-            self._store = None
+        self.stop_store()
 
     def flush(self) -> None:
         """FLUSHALL, said as a person with a socket would."""
@@ -243,5 +248,5 @@ sni = "localhost"
 ca_file = "{self.ca}"
 """
         path = home / "keyrotd.toml"
-        path.write_text(text)
+        path.write_text(self.amend(name, text))
         return path
