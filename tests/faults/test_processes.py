@@ -251,9 +251,8 @@ def test_a_store_that_ends_takes_nobody_out_of_service(scene: Scene) -> None:
 @pytest.mark.debian
 @pytest.mark.parametrize("step", ["-2h", "+2h"])
 def test_a_real_clock_set_back_or_forward_under_a_leader(step: str) -> None:
-    preload = subprocess.run(
-        [faketime(), "-f", "+0", "printenv", "LD_PRELOAD"], capture_output=True, check=True, text=True
-    )
+    ask = [str(faketime()), "-f", "+0", "printenv", "LD_PRELOAD"]
+    preload = subprocess.run(ask, capture_output=True, check=True, text=True).stdout.strip()
     with TemporaryDirectory(prefix="kf", dir="/tmp") as directory:
         stamp = Path(directory, "stamp")
         stamp.write_text("+0\n")
