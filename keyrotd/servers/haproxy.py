@@ -76,6 +76,10 @@ class HAProxyDriver:
         places += [_place(str(key_file), self._in_file(key_file), size) for key_file, size in sizes.items()]
         return Installed(tuple(places), ",".join(instances))
 
+    def listed(self) -> tuple[str, ...]:
+        """Every key file that the running HAProxy has a ring for, managed or not."""
+        return tuple(dict.fromkeys(file for runtime in self._sockets for file in runtime.listed()))
+
     def install(self, keys: Keys) -> None:
         with self._alone():
             shown, troubles = self._look()

@@ -50,6 +50,14 @@ class RuntimeSocket:
             raise self._trouble(answer)
         return "/".join(numbers)
 
+    def listed(self) -> tuple[str, ...]:
+        """The key files of every ring that HAProxy has: without an argument the command shows names and no key."""
+        lines = [line for line in self._ask("show tls-keys").splitlines() if line and not line.startswith("#")]
+        found = [_FILE_LINE.fullmatch(line) for line in lines]
+        if None in found:
+            raise self._trouble("\n".join(lines))
+        return tuple(match[1] for match in found if match is not None)
+
     def show(self, key_file: Path) -> Ring:
         """Read the keys in memory back."""
         pushed, ring = self._told(self._ask(_show(key_file)))
@@ -162,6 +170,7 @@ def _left(deadline: float) -> float:
 
 
 _UPDATED = "TLS ticket key updated!"
+_FILE_LINE = re.compile(r"\d+ \((.+)\)")
 _KEY_LINE = re.compile(r"\d+\.(\d{1,3}) ([A-Za-z0-9+/=]+)")
 
 # Replies carry no status code; these are the texts of 2.6 and 2.8.
