@@ -389,7 +389,7 @@ class _Reading:
                 self._fault(f'{kind} "{name}": there are two of this name', "give each its own")
         for path in _twins(ring.get("kek_file") for ring in rings):
             self._fault(f"kek_file {path}: two rings share it", "a node of one could read the keys of the other")
-        for path in _twins(path for server in servers for path in _key_files(server.get("driver"))):
+        for path in _twins(path for server in servers for path in key_files(server.get("driver"))):
             self._fault(f"key_file {path}: two servers share it", "each would undo what the other wrote")
         names = {ring["name"] for ring in rings if "name" in ring}
         for server in servers:
@@ -443,7 +443,8 @@ def _timed(values: dict[str, Any]) -> dict[str, Any]:
 _DURATIONS = {key for fields in SECTIONS.values() for key, field in fields.items() if field.type is Type.DURATION}
 
 
-def _key_files(driver: Driver | None) -> tuple[Path, ...]:
+def key_files(driver: Driver | None) -> tuple[Path, ...]:
+    """Where a driver writes keys; a `{n}` in a name counts files."""
     found = getattr(driver, "key_file", ())
     return (found,) if isinstance(found, Path) else tuple(found)
 

@@ -37,13 +37,14 @@ def check(config_path: Path, role: Role | None) -> None:
     Without --role every key file that the configuration names must be there. Nothing is changed or connected to.
     """
     config = load(config_path)
-    faults = [*(needs(config, role) if role else ()), *_key_file_faults(config, role)]
+    faults = [*(needs(config, role) if role else ()), *key_file_faults(config, role)]
     if faults:
         raise ConfigError(faults)
     click.echo("\n".join(_promises(config)))
 
 
-def _key_file_faults(config: Config, role: Role | None) -> Iterator[Fault]:
+def key_file_faults(config: Config, role: Role | None) -> Iterator[Fault]:
+    """What is wrong with the key files that `role` (None: any) reads, and with how they fit together."""
     secrets, faults = config.secrets, list[Fault]()
     scheduling, operating = role in (None, "scheduler", "standalone"), role in (None, "operator")
     verifiers = _keys(secrets.verify_key_file, VerifyKey, faults)

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "probe": ("keyrotd.cli.probe:probe", "Show whose session tickets resume on whom, of any servers."),
         "demo": ("keyrotd.cli.demo:demo", "Watch a real fleet rotate under load while things go wrong."),
         "check": ("keyrotd.cli.check:check", "List every fault of a configuration; show what it promises."),
+        "doctor": ("keyrotd.cli.doctor:doctor", "Look at all that is live, and say what is wrong with it."),
         "completion": ("keyrotd.cli.completion:completion", "Print a script that completes commands in a shell."),
     }
 )

@@ -1,0 +1,75 @@
+"""What this machine is like, as plain values for `keyrotd doctor`: files, directories, memory. Changes nothing."""
+
+import ctypes
+import os
+import resource
+import stat
+from pathlib import Path
+
+from keyrotd.cli.diagnosis import Memory, Place
+
+# statfs(2): the kernel's numbers of file systems that live in memory.
+_TMPFS, _RAMFS = 0x01021994, 0x858458F6
+#: Larger than any machine's `struct statfs`.
+_STATFS_BYTES = 512
+
+_CAP_IPC_LOCK = 14
+
+
+def place(path: Path) -> Place:
+    """What stands at `path`, links not followed."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return Place(path=path, mode=None, in_memory=_in_memory(path))
+    return Place(
+        path=path, mode=stat.S_IMODE(found.st_mode), in_memory=_in_memory(path), link=stat.S_ISLNK(found.st_mode)
+    )
+
+
+def file_mode(path: Path) -> Place:
+    """What stands at `path` or where it leads to: a configuration may be a link, as Kubernetes mounts them."""
+    return place(Path(os.path.realpath(path)))
+
+
+def memory() -> Memory:
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return Memory(swaps=_disk_swaps(Path("/proc/swaps")), lockable=_lockable(Path("/proc/self/status"), limit))
+
+
+def core_pattern() -> str:
+    return _text(Path("/proc/sys/kernel/core_pattern")).strip()
+
+
+def _in_memory(path: Path) -> bool:
+    """Whether the file system of `path`, or of the nearest directory above it that is there, is a tmpfs."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    for found in (path, *path.absolute().parents):
+        if libc.statfs(os.fsencode(found), buffer) == 0:
+            # f_type comes first, and is 32 bits of use on every machine.
+            kind = int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little") & 0xFFFFFFFF
+            return kind in (_TMPFS, _RAMFS)
+    return False
+
+
+def _disk_swaps(path: Path) -> tuple[str, ...]:
+    # zram is memory, compressed.
+    names = (line.split()[0] for line in _text(path).splitlines()[1:] if line.strip())
+    return tuple(name for name in names if not name.startswith("/dev/zram"))
+
+
+def _lockable(status: Path, limit: int) -> bool:
+    """mlockall(2): with CAP_IPC_LOCK, or if the limit is no less than all of the process's address space."""
+    fields = dict(line.split(":", 1) for line in _text(status).splitlines() if ":" in line)
+    if int(fields.get("CapEff", "0"), 16) >> _CAP_IPC_LOCK & 1:
+        return True
+    size = int(fields.get("VmSize", "0 kB").split()[0]) * 1024
+    return limit == resource.RLIM_INFINITY or limit >= size > 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

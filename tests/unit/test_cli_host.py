@@ -1,0 +1,55 @@
+"""`keyrotd doctor` sees this machine as it is: what lies in memory, what is a link, what swaps to a disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from keyrotd.cli import host
+
+
+def test_a_place_tells_its_mode_and_whether_it_is_a_link(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.touch(mode=0o640)
+    link.symlink_to(file)
+
+    assert (host.place(file).mode, host.place(file).link) == (0o640, False)
+    assert host.place(link).link
+    assert host.file_mode(link).mode == 0o640
+    assert host.place(tmp_path / "nothing").mode is None
+
+
+def test_what_is_not_there_yet_will_lie_where_the_nearest_directory_does() -> None:
+    shm = Path("/dev/shm")
+    if os.path.ismount(shm):
+        assert host.place(shm / "not" / "there").in_memory
+    assert not host.place(Path("/proc/not/there")).in_memory
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("", ()),
+        ("/dev/zram0 partition 1 0 100\n", ()),
+        ("/dev/sda2 partition 1 0 -2\n/swapfile file 1 0 -3\n", ("/dev/sda2", "/swapfile")),
+    ],
+)
+def test_swap_that_is_memory_does_not_count(tmp_path: Path, lines: str, found: tuple[str, ...]) -> None:
+    swaps = tmp_path / "swaps"
+    swaps.write_text(f"Filename Type Size Used Priority\n{lines}")
+
+    assert host._disk_swaps(swaps) == found
+    assert host._disk_swaps(tmp_path / "nowhere") == ()
+
+
+def test_a_capability_locks_memory_and_a_small_limit_does_not(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+
+    def lockable(capabilities: int, size_kb: int) -> bool:
+        status.write_text(f"VmSize:\t{size_kb} kB\nCapEff:\t{capabilities:016x}\n")
+        return host._lockable(status, 8 << 20)
+
+    assert lockable(1 << 14, 300_000)
+    assert not lockable(1 << 13, 300_000)
+    assert lockable(0, 8_000)
+    assert not host._lockable(tmp_path / "nowhere", 8 << 20)
