@@ -210,6 +210,7 @@ def test_relations_between_values_are_checked_by_name() -> None:
     assert [words.split(" is ")[0].split(" + ")[0] for words in faults(text)] == [
         'ring "edge": ticket_lifetime',
         'ring "edge": overdue_after 4d',
+        'ring "edge": overdue_after 4d',
         'ring "edge": node_ttl 8s',
         'ring "edge": lease_ttl 3s does not outlast tick_interval',
     ]
