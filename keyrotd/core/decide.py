@@ -131,8 +131,9 @@ def decide(view: View, policy: Policy, now_at: int) -> Decision:
     for request in pending:
         if request.goal is Goal.REVOKE:
             return Revoke(request)
-    if not window.next.open_at(now_at):
-        return Renew("next has expired")
+    # A node that has not heard of a rotation yet knows the new current as `next`, and opens it no longer than that.
+    if not window.next.open_at(now_at + policy.overdue_after_ms + policy.eps_ms):
+        return _listen(view, now_at) or Renew("next has expired")
     # A schedule that was lengthened since the window's publish must not let its current run out.
     due_at = min(
         policy.schedule.next_due(window.current.seals_from or window.published_at),
@@ -158,6 +159,9 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
     spaced_at = window.published_at + _slowest_spacing_ms(view.nodes, policy, now_at)
     if now_at < min(spaced_at, latest_at):
         return Hold("the last publish is too fresh for the slowest node", spaced_at)
+    listening = _listen(view, now_at)
+    if listening is not None:
+        return listening
     if gate.waiting:
         return Hold(f"waiting for {listed(gate.waiting)}", gate.until)
     if not view.durable and now_at < latest_at:
@@ -166,6 +170,14 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
         return Rotate(reason, overdue=gate.overdue)
     crowded = "a server has too few slots: a key whose tickets still live would be dropped"
     return Hold(crowded, free_at) if asked is None else Decline(asked, crowded, free_at)
+
+
+def _listen(view: View, now_at: int) -> Hold | None:
+    # Whoever has just begun to lead knows neither all live nodes nor whether the store lost the newest window: before
+    # everyone had the time to speak, an open gate means nothing.
+    if now_at >= view.speak_until:
+        return None
+    return Hold("a new leader lets every node speak first", view.speak_until)
 
 
 def _latest_at(window: Window, policy: Policy) -> int:

@@ -287,12 +287,14 @@ class RingScheduler:
             return
         known = {node.report.node: node for node in reign.nodes}
         self._spoilt.clear()
-        seen = []
+        seen = {}
         for name, data in self._world.store.reports().items():
             report = self._read_report(name, data)
             if report is not None:
-                seen.append(self._seen(report, known.get(name), reign, now_at))
-        reign.nodes = tuple(node for node in seen if not self._forgotten(node, now_at))
+                seen[name] = self._seen(report, known.get(name), reign, now_at)
+        # A report that the store lost is a node that has not spoken again yet: it stays live as long as any other.
+        kept = {name: node for name, node in known.items() if live((node,), self.policy, now_at)}
+        reign.nodes = tuple(node for node in {**kept, **seen}.values() if not self._forgotten(node, now_at))
         reign.reports_read_at = now_at
         self._clean_reports()
 
@@ -319,12 +321,13 @@ class RingScheduler:
     def _seen(self, report: Report, known: Seen | None, reign: Reign, now_at: int) -> Seen:
         if known is not None and report.counter <= known.report.counter:
             report, seen_at = known.report, known.seen_at
-        elif known is not None or now_at - report.reported_at < self.policy.node_ttl_ms or not report.reported_at:
-            seen_at = now_at
-        else:
+        elif known is None and 0 < report.reported_at <= now_at - FORGET_AFTER_MS:
             seen_at = report.reported_at
         node = Seen(report=report, seen_at=seen_at, behind_since=None)
         if reign.window is None or acknowledged(node, reign.window):
+        else:
+            # A report found lying there counts as just come: how old it is, only another clock would tell.
+            seen_at = now_at
             return node
         before = None if known is None else known.behind_since
         return replace(node, behind_since=now_at if before is None else before)
@@ -367,7 +370,8 @@ class RingScheduler:
 
     def _view(self, reign: Reign, desk: Desk, now_at: int) -> View:
         window, gate = reign.window, self._gate(reign, now_at)
-        if window is not None and gate is not None and not gate.waiting and reign.settled_at is None:
+        heard_at = reign.began_at + self.policy.speak_ms
+        if gate is not None and gate.settled and now_at >= heard_at and reign.settled_at is None:
             reign.settled_at = now_at
         return View(
             window=window,
@@ -376,7 +380,7 @@ class RingScheduler:
             nodes=reign.nodes,
             offers=tuple(offer for offer in reign.offers.values() if offer is not None),
             requests=tuple(request for request in reign.requests.values() if request is not None),
-            speak_until=reign.began_at + self.policy.speak_ms,
+            speak_until=heard_at,
             settled_at=reign.settled_at,
             durable=desk.replicas >= self._wait_replicas,
         )

@@ -10,10 +10,10 @@ youngest ticket of each key on every node after every step is all tickets of eve
 - "within node_ttl of now (or, if no node can reach the store, of the last moment any could) the node read back the
   published window or its parent": a tick of its agent that reached the store ended with that window's digest as read
   back. The published window is the highest by rank that was ever published and that anybody still has: the store, a
-  node or a scheduler; not the one that a store which lost a write happens to show. A mend has all the windows that it
-  merges as parents. Of two windows published over the same parent (one of them was lost) both count.
-- "and has not been behind for longer than overdue_after": the published window is not longer out than that. The clock
-  of this, too, stands while no node can reach the store.
+  node or a scheduler; not the one that a store which lost a write happens to show.
+- "and has not been behind for longer than overdue_after": since the first window came out that is newer than its own.
+  The clock of this, too, stands while no node can reach the store. Any older window counts for so long, not the parent
+  alone: else a leader that ran two windows ahead of a live node would put it out of sync rather than in the wrong.
 - Its agent lives: within node_ttl of now a tick ran to its end, and it holds a window. The clock of the agent's life
   does not stand while the store is away. What the server of a dead agent goes on sealing after `seals_until` is outside
   G1, as it is outside G3.
@@ -81,7 +81,7 @@ class Claims:
     orphans: int = 0
 
     def __post_init__(self) -> None:
-        self._parents: dict[str, frozenset[str]] = {}
+        self._by_rank: list[Window] = []
         self._lost = False  # whether the store lost anything since the newest publish
         self._ever_lost = False
         self._fence = 0
@@ -101,7 +101,7 @@ class Claims:
         self._check_order(window)
         self.windows[window.digest] = window
         self.out_at.setdefault(window.digest, world.now)
-        self._parents[window.digest] = self._nearest(window.ancestors)
+        self._by_rank = sorted(self.windows.values(), key=lambda w: w.rank)[-12:]
         for key in window.all:
             self._note_key(key)
         if self.newest is None or window.rank > self.newest.rank:
@@ -117,10 +117,6 @@ class Claims:
         twins = {w.digest for w in self.windows.values() if (w.epoch, w.ancestors) == place} - {window.digest}
         if twins and not self._lost:
             self._broken(f"window {window.epoch} was published twice over one parent")
-
-    def _nearest(self, ancestors: tuple[str, ...]) -> frozenset[str]:
-        further = {a for digest in ancestors if digest in self.windows for a in self.windows[digest].ancestors}
-        return frozenset(ancestors) - further
 
     def _note_key(self, key: Key) -> None:
         self._keys[key.name] = key
@@ -154,6 +150,8 @@ class Claims:
             return True
         if any(n.up and n.agent._held is not None and n.agent._held.window.digest == digest for n in world.nodes):
             return True
+        if any(node.read_back is not None and node.read_back[0] == digest for node in world.nodes):
+            return True  # its server does, at least
         return any(r.up and r.daemon._window is not None and r.daemon._window.digest == digest for r in world.rulers)
 
     def crashed(self, name: str) -> None:
@@ -260,9 +258,10 @@ class Claims:
             return False
         if digest == newest.digest:
             return True
-        parents = self._parents[newest.digest]
-        related = digest in parents or bool(self._parents[digest] & parents)
-        return related and reference_at - self.out_at[newest.digest] <= policy.overdue_after_ms
+        return reference_at - self._behind_since(window, newest) <= policy.overdue_after_ms
+
+    def _behind_since(self, window: Window, newest: Window) -> int:
+        return min(self.out_at[w.digest] for w in self._by_rank if window.rank < w.rank <= newest.rank)
 
     def _lives(self, node: "Node") -> bool:
         if node.up and node.agent._held is None:

@@ -1,0 +1,81 @@
+"""What a leader does not know: who lives, what the store lost, and what another one published meanwhile."""
+
+from keyrotd.core.messages import Goal
+from tests.simulation.runs import calm_ms, heals
+from tests.simulation.scenes import deaf, epoch, fleet, hearing, in_step, until_in_step, until_rotation
+
+
+def test_it_takes_no_node_for_gone_because_its_own_clock_is_ahead() -> None:
+    """Reports found lying in the store are old by its clock; one node has not heard of the last window yet."""
+    world = fleet(schedulers=2)
+    first, second = world.rulers
+    second.clock.skew_ms = 4 * world.policy.node_ttl_ms
+    until_rotation(world)
+    deaf(world.nodes[0], "poll")
+    first.die()
+    first.alarm_at = world.now + world.policy.rotation_interval_ms
+    world.ask()
+    before = epoch(world)
+
+    world.run(world.policy.lease_ttl_ms + 2 * world.policy.tick_interval_ms)
+    took_over, stayed_at = second.leads, epoch(world)
+    hearing(world.nodes[0])
+    world.run(calm_ms(world.policy))
+
+    assert (took_over, stayed_at) == (True, before)
+    assert epoch(world) > before
+
+
+def test_it_renews_nothing_before_it_knows_that_the_store_lost_a_rotation() -> None:
+    """After a long absence next was about to expire; the rotation to it was lost, and it has expired since."""
+    world = fleet()
+    (ruler,) = world.rulers
+    window = world.claims.newest
+    assert window is not None
+    late_at = window.next.opens_until - world.policy.overdue_after_ms - world.policy.eps_ms
+    ruler.die()
+    ruler.alarm_at = late_at - world.policy.speak_ms - 2 * world.policy.tick_interval_ms
+    world.run_until(ruler.alarm_at)
+    until_rotation(world)
+    rotated = world.claims.newest
+    ruler.die()
+    ruler.alarm_at = window.next.opens_until
+    world.run_until(window.next.opens_until - 1)
+    assert in_step(world)
+
+    world.lose_write()
+    ruler.state.files.clear()
+    world.claims.forgot(ruler.name)
+    world.run(calm_ms(world.policy))
+
+    assert rotated is not None
+    assert rotated.current.name == window.next.name
+    assert not [w for w in world.claims.windows.values() if w.epoch == rotated.epoch and w != rotated]
+    heals(world)
+
+
+def test_lost_reports_are_no_proof_that_everybody_moved_on() -> None:
+    """The previous key keeps its long bound until nodes are seen to have left it."""
+    world = fleet()
+    until_rotation(world)
+    for node in world.nodes:
+        deaf(node, "poll")
+    world.store.ring("edge").reports.clear()
+    world.run(world.policy.poll_interval_ms)
+    (reign,) = [ruler.daemon._reign for ruler in world.rulers]
+
+    assert reign is not None
+    assert reign.settled_at is None
+
+
+def test_a_revoke_waits_for_nobody() -> None:
+    world = fleet()
+    until_rotation(world)
+    world.rulers[0].die()  # whoever comes back has to listen before it rotates
+    world.ask(Goal.REVOKE)
+    before = epoch(world)
+
+    world.run(world.policy.lease_ttl_ms + 2 * world.policy.poll_interval_ms)
+
+    assert world.claims.newest is not None
+    assert world.claims.newest.barrier == world.claims.newest.epoch > before
