@@ -182,6 +182,8 @@ class RingScheduler:
         reign = self._reign
         if reign is None or reign.fence != fence:
             self._remember(fence=fence)
+            if reign is None or asked_ms >= reign.ends_ms:
+                self._window = None  # another one may have led meanwhile: what we remember may not be the newest
             time = LeaderTime(self._world.clock)
             self._reign = reign = Reign(fence=fence, time=time, began_at=time.now(), ends_ms=ends_ms)
         reign.ends_ms = ends_ms

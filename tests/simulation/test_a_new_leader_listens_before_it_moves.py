@@ -68,6 +68,31 @@ def test_lost_reports_are_no_proof_that_everybody_moved_on() -> None:
     assert reign.settled_at is None
 
 
+def test_whoever_stood_by_knows_nothing_of_the_newest_window() -> None:
+    """It led once; another one has led since. When the store is emptied it lets the nodes speak first."""
+    world = fleet(schedulers=2)
+    first, second = world.rulers
+    assert first.leads
+    world.cut(first)
+    world.run(2 * world.policy.lease_ttl_ms)
+    assert second.leads
+    first.cut = False
+    until_rotation(world)
+    until_in_step(world)
+    newest = world.claims.newest
+    assert newest is not None
+    second.die()
+    second.alarm_at = world.now + world.policy.rotation_interval_ms
+
+    world.flush()
+    world.run(world.policy.speak_ms + world.policy.spacing_ms)
+
+    assert first.leads
+    assert world.claims.newest is not None
+    assert newest.digest in world.claims.newest.ancestors
+    assert world.claims.newest.epoch == newest.epoch + 1
+
+
 def test_a_revoke_waits_for_nobody() -> None:
     world = fleet()
     until_rotation(world)
