@@ -54,6 +54,23 @@ def test_it_renews_nothing_before_it_knows_that_the_store_lost_a_rotation() -> N
     heals(world)
 
 
+def test_a_rotation_is_never_to_a_next_that_dies_before_all_have_heard() -> None:
+    """Nodes that have not heard yet open the new current as `next`, and no longer than their window says."""
+    world = fleet()
+    (ruler,) = world.rulers
+    window = world.claims.newest
+    assert window is not None
+    ruler.die()
+    ruler.alarm_at = window.next.opens_until - world.policy.speak_ms - 2 * world.policy.tick_interval_ms
+    world.wakes_lost = 1.0
+
+    world.run_until(window.next.opens_until + world.policy.spacing_ms)
+
+    assert world.claims.newest is not None
+    assert world.claims.newest.current.name != window.next.name
+    heals(world)
+
+
 def test_lost_reports_are_no_proof_that_everybody_moved_on() -> None:
     """The previous key keeps its long bound until nodes are seen to have left it."""
     world = fleet()

@@ -180,8 +180,8 @@ def test_a_schedule_that_was_lengthened_does_not_let_current_run_out() -> None:
     assert decide(view(THREE, in_step(THREE, due_at), remembered=THREE), longer, due_at) == Rotate("due")
 
 
-def test_an_expired_next_is_renewed() -> None:
-    late_at = THREE.next.opens_until
+def test_a_next_that_expires_before_the_last_node_can_have_heard_of_a_rotation_is_renewed() -> None:
+    late_at = THREE.next.opens_until - POLICY.overdue_after_ms - POLICY.eps_ms
 
     assert decide(view(THREE, in_step(THREE, late_at), remembered=THREE), POLICY, late_at) == Renew("next has expired")
     assert isinstance(decide(view(THREE, in_step(THREE, late_at - 1), remembered=THREE), POLICY, late_at - 1), Rotate)
