@@ -197,6 +197,20 @@ def load(path: Path, *, now_at: int | None = None) -> Config:
     return config
 
 
+def stays(before: Config, after: Config) -> tuple[str, ...]:
+    """Return what a reload does not take: sections that differ and need a restart."""
+    held = {
+        "runtime_dir": (before.runtime_dir, after.runtime_dir),
+        "state_dir": (before.state_dir, after.state_dir),
+        "[store]": (before.store, after.store),
+        "[[ring]] name": ({ring.name for ring in before.rings}, {ring.name for ring in after.rings}),
+        "[scheduler] listen": (before.scheduler.listen, after.scheduler.listen),
+        "[agent]": (before.agent, after.agent),
+        "[[server]]": (before.servers, after.servers),
+    }
+    return tuple(what for what, (old, new) in held.items() if old != new)
+
+
 Role: TypeAlias = Literal["scheduler", "agent", "standalone", "operator"]
 
 
@@ -241,6 +255,8 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError([(f"{path}: cannot be read: {words}", hint)]) from error
     except UnicodeDecodeError:
         raise ConfigError([(f"{path}: is not UTF-8", "is this the file you meant?")]) from None
+    except RecursionError:
+        raise ConfigError([(f"{path}: is nested too deeply", "is this the file you meant?")]) from None
     except tomllib.TOMLDecodeError as error:
         words = str(error)
         raise ConfigError([(f"{path}: is not TOML: {words[:1].lower()}{words[1:]}", None)]) from None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import click
 
 from keyrotd.cli.options import CONFIG_OPTION
-from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, load, needs
+from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, load, needs, stays
 from keyrotd.core.errors import ConfigError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import Secrets
@@ -93,16 +93,17 @@ def _run(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> None:
     def reload() -> None:
         try:
             fresh = _ready_for(load(config_path), roles)
-            for part in running:
-                part.retrust(fresh)
+            taken = [part.retrust(fresh) for part in running]
         except ConfigError as refused:
             reporter.gauge("config_last_reload_successful", 0)
             reporter.fault("configuration", str(refused), hint="nothing was changed; `keyrotd check` lists every fault")
             return
+        for take in taken:  # only now, when everything that is named could be read
+            take()
         configure_logging(form=fresh.log.format, level=fresh.log.level)
         reporter.gauge("config_last_reload_successful", 1)
         reporter.fault("configuration", None)
-        reporter.event("configuration.reloaded", path=str(config_path))
+        reporter.event("configuration.reloaded", path=str(config_path), needs_restart=list(stays(config, fresh)))
 
     reporter.gauge("config_last_reload_successful", 1)
     service = Service(
@@ -131,7 +132,7 @@ class Running(NamedTuple):
     """One role's part of a process. `unready` names what it waits for."""
 
     job: Job
-    retrust: Callable[[Config], None]
+    retrust: Callable[[Config], Callable[[], None]]
     unready: Callable[[], list[str]]
     listen: Listen | None
 
@@ -246,17 +247,27 @@ class Parts:
         )
 
 
-def _retrust_schedulers(schedulers: Schedulers, fresh: Config) -> None:
-    """Take policies and secrets from a fresh configuration, all or none; a ring more or less needs a restart."""
-    taken = [(ring, found) for ring in schedulers.rings for found in fresh.rings if found.name == ring.ring]
-    for (ring, found), trust in zip(taken, [_scheduler_trust(fresh, found) for _, found in taken], strict=True):
-        ring.policy, ring.trust = found.policy, trust
+def _retrust_schedulers(schedulers: Schedulers, fresh: Config) -> Callable[[], None]:
+    """Read what a fresh configuration says of policies and secrets; return the deed of taking it."""
+    found = [(ring, new) for ring in schedulers.rings for new in fresh.rings if new.name == ring.ring]
+    taken = [(ring, new.policy, _scheduler_trust(fresh, new)) for ring, new in found]
+
+    def take() -> None:
+        for ring, policy, trust in taken:
+            ring.policy, ring.trust = policy, trust
+
+    return take
 
 
-def _retrust_agents(agents: Agents, fresh: Config) -> None:
-    taken = [(ring, found) for ring in agents.rings for found in fresh.rings if found.name == ring.settings.ring]
-    for (ring, _), trust in zip(taken, [_agent_trust(fresh, found) for _, found in taken], strict=True):
-        ring.trust = trust
+def _retrust_agents(agents: Agents, fresh: Config) -> Callable[[], None]:
+    found = [(ring, new) for ring in agents.rings for new in fresh.rings if new.name == ring.settings.ring]
+    taken = [(ring, _agent_trust(fresh, new)) for ring, new in found]
+
+    def take() -> None:
+        for ring, trust in taken:
+            ring.trust = trust
+
+    return take
 
 
 def _scheduler_trust(config: Config, ring: RingConfig) -> scheduler.Trust:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyrotd import config, durations
-from keyrotd.config import Config, Listen, Role, load, needs
+from keyrotd.config import Config, Listen, Role, load, needs, stays
 from keyrotd.core.errors import ConfigError
 from keyrotd.core.policy import Interval
 from keyrotd.daemon.schedule import Cron
@@ -359,3 +359,18 @@ def test_a_role_says_what_it_lacks(role: Role, lacking: list[str]) -> None:
 
     assert [words.split(": ")[1] for words, _ in needs(loaded(LEAST), role)] == lacking
     assert needs(loaded(full + SERVER), role) == ()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_that_is_nested_without_end_is_refused_in_words() -> None:
+    assert faults("x = " + "[" * 100_000) == ["is nested too deeply"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_a_reload_does_not_take_is_named() -> None:
+    before = loaded(LEAST + SERVER)
+    policy_and_log = loaded(LEAST + 'ticket_lifetime = "1h"\n' + SERVER + '[log]\nlevel = "debug"\n')
+    the_rest = loaded(LEAST + SERVER.replace("/run/h.sock", "/run/i.sock") + '[agent]\npoll_interval = "4s"\n')
+
+    assert stays(before, policy_and_log) == ()
+    assert stays(before, the_rest) == ("[agent]", "[[server]]")
