@@ -18,7 +18,7 @@ from keyrotd.cli.follow import Declined, Everywhere, Held, Late, Published, Read
 from keyrotd.cli.forecast import asking, forecast
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.cli.situation import Situation, foresee
-from keyrotd.cli.words import counted, dated, instant, iso, short, span
+from keyrotd.cli.words import counted, instant, iso, short, span
 from keyrotd.config import load
 from keyrotd.core.decide import Decline, listed
 from keyrotd.core.errors import KeyrotdError
@@ -226,7 +226,7 @@ def _told(step: Step, situation: Situation, request: Request, terms: Terms) -> I
             yield f"epoch {window.epoch} is read back everywhere, {span(after_ms)} after the order: {who}"
         case Declined(reason):
             hint = "--drop-live-keys does it anyway, and the tickets of that key die"
-            raise KeyrotdError(f"ring {ring}: refused by the leader: {dated(reason, situation.now_at)}", hint=hint)
+            raise KeyrotdError(f"ring {ring}: refused by the leader: {reason}", hint=hint)
         case Late():
             raise _late(step, request, terms)
         case _:

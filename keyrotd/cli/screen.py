@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from keyrotd.cli.reading import Reading
 from keyrotd.cli.situation import Node, Situation, Standing
-from keyrotd.cli.words import counted, dated, instant, relative, sheet, short, span, table
+from keyrotd.cli.words import counted, instant, relative, sheet, short, span, table
 from keyrotd.core.messages import Event, ProbeState, ServerReport, ServerState
 from keyrotd.core.window import Key, Window
 
@@ -86,7 +86,7 @@ def _nodes(situation: Situation) -> str:
 
 def event_words(event: Event, now_at: int) -> str:
     who = f" by {event.who}" if event.who else ""
-    why = dated(event.reason, now_at) or "-"
+    why = event.reason or "-"
     return f"{event.kind}{who}, epoch {event.epoch}, {relative(event.happened_at, now_at)}: {why}"
 
 

@@ -6,12 +6,12 @@ all the store shows except the scheduler's memory and its queue of requests, so 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 
 from keyrotd.cli.reading import Reading
 from keyrotd.cli.words import counted, instant, short, span
-from keyrotd.core.decide import NO_MEMORY, Decision, Hold, Seen, View, acknowledged, decide, listed
+from keyrotd.core.decide import NO_MEMORY, Decision, Hold, Seen, View, acknowledged, due_at, listed, proceed
 from keyrotd.core.messages import NodeState, ProbeState, Report, Request, ServerReport, ServerState
 from keyrotd.core.policy import Policy
 from keyrotd.core.window import Window
@@ -102,7 +102,7 @@ def judge(reading: Reading, policy: Policy, now_at: int) -> Situation:
         now_at=now_at,
         led=beat is not None and now_at - beat.signed_at <= _longest_silence_ms(policy),
         confirmed_at=beat.confirmed_at if confirmed and beat is not None else None,
-        due_at=None if window is None else _due_at(window, policy),
+        due_at=None if window is None else due_at(window, policy),
         nodes=nodes,
         held=None,
         faults=(),
@@ -126,10 +126,9 @@ def foresee(situation: Situation, request: Request | None = None) -> Decision | 
     reading = situation.reading
     if reading.window is None or reading.reports is None:
         return None
-    window = _Header(**{field.name: getattr(reading.window, field.name) for field in fields(reading.window)})
     view = View(
-        window=window,
-        remembered=window,
+        window=reading.window,
+        remembered=None,
         memory=NO_MEMORY,
         nodes=seen(situation),
         offers=(),
@@ -138,14 +137,7 @@ def foresee(situation: Situation, request: Request | None = None) -> Decision | 
         settled_at=situation.confirmed_at,
         durable=True,
     )
-    return decide(view, situation.policy, situation.now_at)
-
-
-class _Header(Window):
-    """A window whose seeds nobody here needs: whether they are all there is for the leader to find out."""
-
-    def whole_at(self, now_at: int) -> bool:  # noqa: ARG002 - as in Window
-        return True
+    return proceed(view, reading.window, situation.policy, situation.now_at)
 
 
 def seen(situation: Situation) -> tuple[Seen, ...]:
@@ -166,12 +158,6 @@ def _behind_since(node: Node, situation: Situation) -> int | None:
         return None
     # One that took the window may have lost a server just now: the longest that it can still be waited for.
     return situation.now_at if node.report.holds == window.digest else window.published_at
-
-
-def _due_at(window: Window, policy: Policy) -> int:
-    # As core decides it: a schedule that was lengthened must not let `current` run out.
-    scheduled_at = policy.schedule.next_due(window.current.seals_from or window.published_at)
-    return min(scheduled_at, window.seals_until - policy.overdue_after_ms - policy.eps_ms)
 
 
 def _longest_silence_ms(policy: Policy) -> int:

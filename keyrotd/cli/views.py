@@ -14,7 +14,7 @@ from keyrotd.cli.inspection import Found, Keyring
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.cli.reading import Unproven, prove_events
 from keyrotd.cli.situation import Situation
-from keyrotd.cli.words import dated, instant, table
+from keyrotd.cli.words import instant, table
 from keyrotd.config import Config, load
 from keyrotd.core.errors import ConfigError, CorruptWindow, KeyrotdError, StoreUnavailable
 from keyrotd.core.messages import Event
@@ -148,7 +148,7 @@ def history_text(found: dict[str, tuple[Event | Unproven, ...]], now_at: int) ->
 def _event_row(event: Event | Unproven, now_at: int) -> tuple[str, str, str, str, str]:
     if isinstance(event, Unproven):
         return "?", "?", "NOT PROVEN", "?", event.words
-    when, reason = instant(event.happened_at, now_at), dated(event.reason, now_at)
+    when, reason = instant(event.happened_at, now_at), event.reason
     return when, str(event.epoch), event.kind, event.who or "-", reason or "-"
 
 

@@ -1,6 +1,5 @@
 """How people are told of instants, durations, keys and rows. Nothing here prints or reads a clock."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -38,11 +37,6 @@ def relative(at: int, now_at: int) -> str:
 def instant(at: int, now_at: int) -> str:
     """2027-03-01T16:00:00Z (in 3h58m)."""
     return f"{iso(at)} ({relative(at, now_at)})"
-
-
-def dated(reason: str, now_at: int) -> str:
-    """Say a leader's instants, which are numbers, as people read them."""
-    return re.sub(r"\b[0-9]{13}\b", lambda found: instant(int(found[0]), now_at), reason)
 
 
 def short(name: bytes | str) -> str:

@@ -125,8 +125,12 @@ def decide(view: View, policy: Policy, now_at: int) -> Decision:
     recovery = recover(view, policy, now_at)
     if recovery is not None:
         return recovery
-    window = view.window
-    assert window is not None  # recover answers for an empty store
+    assert view.window is not None  # recover answers for an empty store
+    return proceed(view, view.window, policy, now_at)
+
+
+def proceed(view: View, window: Window, policy: Policy, now_at: int) -> Decision:
+    """Decide what comes after `window`, which stands where everyone's memory does; no seed is needed."""
     pending = [request for request in view.requests if verdict(request, window, now_at) == "pending"]
     for request in pending:
         if request.goal is Goal.REVOKE:
@@ -134,15 +138,17 @@ def decide(view: View, policy: Policy, now_at: int) -> Decision:
     # A node that has not heard of a rotation yet knows the new current as `next`, and opens it no longer than that.
     if not window.next.open_at(now_at + policy.overdue_after_ms + policy.eps_ms):
         return _listen(view, now_at) or Renew("next has expired")
-    # A schedule that was lengthened since the window's publish must not let its current run out.
-    due_at = min(
-        policy.schedule.next_due(window.current.seals_from or window.published_at),
-        window.seals_until - policy.overdue_after_ms - policy.eps_ms,
-    )
     asked = next(iter(pending), None)
-    if asked is None and now_at < due_at:
-        return Hold("not due", due_at)
+    if asked is None and now_at < due_at(window, policy):
+        return Hold("not due", due_at(window, policy))
     return _rotation(view, window, policy, asked, now_at)
+
+
+def due_at(window: Window, policy: Policy) -> int:
+    """Return when `window` is to be rotated, if nothing holds it."""
+    scheduled_at = policy.schedule.next_due(window.current.seals_from or window.published_at)
+    # A schedule that was lengthened since the window's publish must not let its current run out.
+    return min(scheduled_at, window.seals_until - policy.overdue_after_ms - policy.eps_ms)
 
 
 def _rotation(view: View, window: Window, policy: Policy, asked: Request | None, now_at: int) -> Decision:
@@ -316,7 +322,7 @@ def _highest_barrier(view: View) -> int:
 
 
 def _speak(view: View, base: Window | None, known: list[Window], policy: Policy, now_at: int) -> Hold | None:
-    if view.remembered is None and now_at < view.speak_until:
+    if not _remembers(view) and now_at < view.speak_until:
         found = "the store has no window" if base is None else "the store lost windows"
         return Hold(f"{found}; letting every node speak", view.speak_until)
     # What was burnt is never built upon, what is known needs no offer, and what is older than the base is in it.
@@ -332,6 +338,12 @@ def _speak(view: View, base: Window | None, known: list[Window], policy: Policy,
         and now_at < _silent_until(node, view, policy)
     ]
     return Hold(f"{listed(silent)} hold a window that they have not offered yet", None) if silent else None
+
+
+def _remembers(view: View) -> bool:
+    """Whether the remembered window is the newest that this leader knows of; after a crash its memory may be ahead."""
+    window, memory = view.remembered, view.memory
+    return window is not None and window.epoch >= memory.floor and window.barrier >= memory.barrier
 
 
 def _silent_until(node: Seen, view: View, policy: Policy) -> int:

@@ -8,6 +8,7 @@ from), and this scheduler's own memory, written before anything is signed above 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeAlias, assert_never
 
@@ -25,6 +26,7 @@ from keyrotd.core.decide import (
     View,
     acknowledged,
     decide,
+    due_at,
     judge_gate,
     listed,
     live,
@@ -281,7 +283,7 @@ class RingScheduler:
             reign.settled_at is None
             or reign.window is None
             or bool(desk.requests or desk.offers)
-            or now_at >= self._due_at(reign.window) - self.policy.node_ttl_ms
+            or now_at >= due_at(reign.window, self.policy) - self.policy.node_ttl_ms
             or any(node.behind_since is not None for node in reign.nodes)
         )
         fresh = reign.reports_read_at is not None and now_at - reign.reports_read_at < self.policy.node_ttl_ms // 3
@@ -325,11 +327,11 @@ class RingScheduler:
             report, seen_at = known.report, known.seen_at
         elif known is None and 0 < report.reported_at <= now_at - FORGET_AFTER_MS:
             seen_at = report.reported_at
-        node = Seen(report=report, seen_at=seen_at, behind_since=None)
-        if reign.window is None or acknowledged(node, reign.window):
         else:
             # A report found lying there counts as just come: how old it is, only another clock would tell.
             seen_at = now_at
+        node = Seen(report=report, seen_at=seen_at, behind_since=None)
+        if reign.window is None or acknowledged(node, reign.window):
             return node
         before = None if known is None else known.behind_since
         return replace(node, behind_since=now_at if before is None else before)
@@ -392,9 +394,6 @@ class RingScheduler:
             return None
         return judge_gate(reign.window, reign.nodes, self.policy, now_at)
 
-    def _due_at(self, window: Window) -> int:
-        return self.policy.schedule.next_due(window.current.seals_from or window.published_at)
-
     # Acting.
 
     def _settle_requests(self, reign: Reign, now_at: int) -> None:
@@ -417,7 +416,7 @@ class RingScheduler:
             case Hold():
                 self._accept(view, now_at)
             case Decline(request, reason, until):
-                self._decline(reign, request, f"{reason}; free from {until}", now_at)
+                self._decline(reign, request, f"{reason}; free from {_utc(until)}", now_at)
             case Bootstrap(epoch, barrier):
                 made = bootstrap(
                     ring=self.ring,
@@ -569,7 +568,7 @@ class RingScheduler:
 
     def _measure(self, reign: Reign, decision: Decision, now_at: int) -> None:
         telemetry, window = self._world.telemetry, reign.window
-        held = isinstance(decision, Hold) and (window is None or now_at >= self._due_at(window))
+        held = isinstance(decision, Hold) and (window is None or now_at >= due_at(window, self.policy))
         self._held_since = (self._held_since or now_at) if held else None
         since_s = 0 if self._held_since is None else self._held_since / 1000
         telemetry.gauge("rotation_held_since_timestamp_seconds", since_s, ring=self.ring)
@@ -607,3 +606,7 @@ class RingScheduler:
 
     def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
         self._world.telemetry.fault(f"{self.ring}: {key}", text, hint=hint, ring=self.ring, **fields)
+
+
+def _utc(instant_at: int) -> str:
+    return datetime.fromtimestamp(instant_at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

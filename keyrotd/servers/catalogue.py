@@ -60,7 +60,7 @@ COMMON: Mapping[str, Field] = MappingProxyType(
         "ring": Field(type=Type.TEXT, says="whose keys it gets"),
         "probe": Field(type=Type.TEXT, says="host:port for a real handshake after each install", default=None),
         "sni": Field(type=Type.TEXT, says="the name to ask for in that handshake", default=None),
-        "ca_file": Field(type=Type.PATH, says="whom to trust in it; without one it looks at tickets alone", default=None),
+        "ca_file": Field(type=Type.PATH, says="whom to trust in it; without one, tickets alone count", default=None),
     }
 )
 

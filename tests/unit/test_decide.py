@@ -770,3 +770,13 @@ def test_no_word_of_any_node_outlasts_the_sealing_key(
     decision = decide(view(THREE, nodes, remembered=THREE, durable=durable, requests=asked), POLICY, now_at)
 
     assert isinstance(decision, Rotate)
+
+
+def test_a_window_that_is_older_than_ones_own_memory_ends_no_speak_time() -> None:
+    """A revoke was remembered, and the scheduler died before it held the window: the fleet may hold it."""
+    now_at = THREE.published_at
+    burnt = Memory(floor=THREE.epoch + 1, barrier=THREE.epoch + 1)
+    asked = replace(view(None, remembered=THREE), memory=burnt, speak_until=now_at + 1)
+
+    assert decide(asked, POLICY, now_at) == Hold("the store has no window; letting every node speak", now_at + 1)
+    assert decide(asked, POLICY, now_at + 1) == Bootstrap(burnt.floor + 1, burnt.barrier)
