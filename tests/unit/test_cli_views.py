@@ -384,7 +384,7 @@ def test_the_forecast_of_a_ring_without_a_leader_is_nothing() -> None:
 
 def test_history_shows_a_forged_line_as_such() -> None:
     forged = sign_event(EVENT, SIGNER).replace(b"due", b"fun")
-    declined = replace(EVENT, kind="decline", who="ann@ops", reason=f"too few slots; free from {NOON + HOUR}")
+    declined = replace(EVENT, kind="decline", who="ann@ops", reason="too few slots; free from 2027-03-01T13:00:00Z")
 
     found = prove_events([sign_event(declined, SIGNER), forged], ring=RING, verifiers=(SIGNER.verify_key,))
 
@@ -392,8 +392,7 @@ def test_history_shows_a_forged_line_as_such() -> None:
     assert list(history_text({RING: found}, NOON)) == [
         "ring edge",
         "  when                           epoch  what        who      why",
-        "  2027-03-01T11:58:00Z (2m ago)  2      decline     ann@ops  "
-        "too few slots; free from 2027-03-01T13:00:00Z (in 1h)",
+        "  2027-03-01T11:58:00Z (2m ago)  2      decline     ann@ops  too few slots; free from 2027-03-01T13:00:00Z",
         "  ?                              ?      NOT PROVEN  ?        "
         f"event: the signature of {SIGNER.id} does not fit",
     ]
