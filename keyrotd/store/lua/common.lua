@@ -65,3 +65,10 @@ local function leader(key)
   if not is_name(holder) then return '', 0 end
   return holder, remaining
 end
+
+-- Remove a value of any other kind, since writing could not mend it. One of the right kind stays, to be written over:
+-- while a cluster moves the slot to another node, what a script has removed it cannot write again.
+local function make_room(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end

@@ -16,7 +16,7 @@ if who == '' or who == holder then
   else
     led = highest + 1
     redis.call('SET', fence, fence_text(led))
-    redis.call('DEL', lease)
+    make_room(lease, 'hash')
     redis.call('HSET', lease, 'holder', holder, 'fence', fence_text(led))
   end
   redis.call('PEXPIRE', lease, ttl)
@@ -24,8 +24,7 @@ if who == '' or who == holder then
 
   -- Those who only add to these keys could not mend a wrong kind.
   for key, kind in pairs({[offers] = 'hash', [requests] = 'hash', [reports] = 'hash', [history] = 'list'}) do
-    local found = redis.call('TYPE', key).ok
-    if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+    make_room(key, kind)
   end
 end
 

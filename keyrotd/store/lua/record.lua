@@ -1,7 +1,6 @@
 -- Put an event before the others; once, however often it is asked.
 -- KEYS history   ARGV event
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'list' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
+make_room(KEYS[1], 'list')
 if redis.call('LINDEX', KEYS[1], 0) ~= ARGV[1] then
   redis.call('LPUSH', KEYS[1], ARGV[1])
   redis.call('LTRIM', KEYS[1], 0, limit.history - 1)
