@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from keyrotd.store.redis import channel
 
-# What redis-py needs to log in, and what every script reads with.
-_CONNECT = "+ping +hello +auth +select +client|setname"
+# What redis-py needs to log in, how a cluster is told that we come from another node, and what every script reads with.
+_CONNECT = "+ping +hello +auth +select +client|setname +asking"
 _READ = "+evalsha_ro +eval_ro +type +get +strlen +hget +hstrlen +hlen +hrandfield +pttl"
 
 _AGENT = f"{_CONNECT} {_READ} +hset +hdel +subscribe +unsubscribe"

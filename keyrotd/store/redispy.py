@@ -7,14 +7,19 @@ from keyrotd.store import redis_apart  # noqa: F401 - it must load before any mo
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -22,10 +27,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 __all__ = [
+    "AskError",
     "AuthenticationError",
     "BusyLoadingError",
+    "ClusterCrossSlotError",
+    "ClusterDownError",
     "Connection",
     "MaintNotificationsConfig",
+    "MovedError",
     "NoBackoff",
     "NoPermissionError",
     "NoScriptError",
@@ -37,5 +46,6 @@ __all__ = [
     "ResponseError",
     "Retry",
     "SSLConnection",
+    "TryAgainError",
     "UnixDomainSocketConnection",
 ]

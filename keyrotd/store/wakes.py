@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from keyrotd.store.addresses import Address
+from keyrotd.store.line import FAILED, Bounds, Line, hang_up
 from keyrotd.store.redis import channel
 from keyrotd.store.redispy import RedisTimeoutError
-from keyrotd.store.wire import FAILED, Bounds, Line, dial, hang_up, unavailable
+from keyrotd.store.route import route_to
+from keyrotd.store.wire import unavailable
 
 #: A message is empty; whoever may publish may send anything.
 _MESSAGE_BYTES: Final = 65_536
@@ -46,6 +48,7 @@ class RedisWakes:
         self._timeout_ms = timeout_ms
         self._quiet_s = quiet_ms / 1000
         self._rand = rand
+        self._route = route_to(address)
         self._bounds = Bounds()
         self._line: Line | None = None
         self._waiting = threading.Lock()
@@ -103,7 +106,7 @@ class RedisWakes:
 
     def _subscribe(self) -> None:
         self._bounds.begin(self._timeout_ms, _MESSAGE_BYTES)
-        self._line = dial(self._address, self._bounds, timeout_ms=self._timeout_ms)
+        self._line = self._route.reach(self._bounds)
         self._asked_at = time.monotonic()  # the confirmation is due like a PONG
         self._say("SUBSCRIBE", *self._channels)
 

@@ -110,11 +110,12 @@ def relayed(server: Embedded) -> Iterator[Relay]:
 
 @contextmanager
 def answering(reply: bytes) -> Iterator[Address]:
-    """A server of ill will: whatever it is sent, it answers the same bytes."""
+    """A server of ill will: whatever it is sent, it answers the same bytes, with its own port for {port}."""
 
     def answer(client: socket.socket) -> None:
+        own = b"%d" % client.getsockname()[1]
         while client.recv(65_536):
-            client.sendall(reply)
+            client.sendall(reply.replace(b"{port}", own))
 
     with _serving(answer) as where:
         yield where

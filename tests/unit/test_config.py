@@ -122,8 +122,9 @@ def test_every_fault_is_told_at_once() -> None:
         ("log.format: want one of json, console, found 'xml'", None),
         ("log.level: want one of debug, info, warning, error, found the number 3", None),
         (
-            "store.url: its scheme is none of redis, rediss, unix and embedded",
-            "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://... (with ?ca_file=, cert_file=, key_file=), "
+            "store.url: it begins with no scheme that keyrotd knows",
+            "redis://[USER:PASSWORD@]HOST[:PORT][/DB], redis+sentinel://[USER:PASSWORD@]HOST,HOST/NAME, "
+            "redis+cluster://[USER:PASSWORD@]HOST,HOST, rediss for TLS (and ?ca_file=, cert_file=, key_file=), "
             "unix:///PATH or embedded:; each takes ?password_file=",
         ),
         (
