@@ -28,14 +28,21 @@ class Authority:
         return self.certificate.public_bytes(Encoding.PEM)
 
     def issue(self, *names: str) -> bytes:
-        """A leaf for these DNS names and IP addresses."""
+        """A server's leaf for these DNS names and IP addresses."""
+        return self._issue(names, ExtendedKeyUsageOID.SERVER_AUTH)
+
+    def issue_client(self, name: str) -> bytes:
+        """A client's leaf, which no client takes from a server."""
+        return self._issue((name,), ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def _issue(self, names: tuple[str, ...], purpose: x509.ObjectIdentifier) -> bytes:
         key = generate_private_key(SECP256R1())
         issuer = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         leaf = (
             _builder(names[0], self.certificate.subject, key, self.made_at)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
             # Python 3.13 verifies with VERIFY_X509_STRICT, which wants this of a leaf and the key usage of its CA.
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
