@@ -92,6 +92,7 @@ class RingAgent:
         self._unproven_at: int | None = None
         self._orders: Orders | None = None
         self._ordered: str | None = None  # digest of the window that the orders are for
+        self._ordered_at: int | None = None  # the instant that they are for
         self._cache_owed = False
         self._write_memory(self._remembered)
         self._dormant = self._restore()
@@ -298,6 +299,7 @@ class RingAgent:
             ours=held is not None,
         )
         self._ordered = None if held is None else held.window.digest
+        self._ordered_at = now_at
         self._world.telemetry.gauge("isolated", float(alone), ring=self.settings.ring)
         self._say("isolated", self._why_alone(held) if alone else None, hint=_JOINS)
         tasks = {
@@ -497,10 +499,13 @@ class RingAgent:
         if reached:
             self._failures = 0
         pause_ms = int(self.settings.poll_interval_ms * 2 ** min(self._failures, MAX_BACKOFF_DOUBLINGS))
-        now_at = self._fleet.latest()
-        # However patient with the store: a key's bound is kept to the instant, or others forget it before we do.
-        until = None if self._held is None or now_at is None else changes_at(self._held, now_at)
-        return pause_ms if until is None or now_at is None else min(pause_ms, until - now_at)
+        now_at, ordered_at = self._fleet.latest(), self._ordered_at
+        if self._held is None or now_at is None or ordered_at is None:
+            return pause_ms
+        # However patient with the store: a key's bound is kept to the instant, or others forget it before we do. And
+        # if it passed while this very tick hung, or the machine slept, the next one follows at once.
+        until = changes_at(self._held, ordered_at)
+        return pause_ms if until is None else min(pause_ms, max(0, until - now_at))
 
     def _refused(self, kind: str, reason: str, text: str, hint: str | None) -> None:
         self._world.telemetry.count("windows_refused_total", ring=self.settings.ring, reason=reason)

@@ -30,10 +30,10 @@ that there were none where the policy is possible for the slots.
 
 G3, bounded keys. No server seals with a shared key later than the highest `seals_until` that was signed for it, nor
 opens one later than the highest `opens_until`, plus eps and the fault model's skew. This needs a living agent: a node
-counts while its agent's last tick ran to its end, and its servers obey, within one jittered poll. A key that a ring
-buffer may not drop before the fleet has confirmed the window lingers at most until the window's `seals_until`. An agent
-that lost its cache while it cannot reach the store leaves a running server alone (G5), and does not count before it
-holds a window again.
+counts while its agent runs, its last tick ran to its end and its servers obeyed, however long it paused since. A key
+that a ring buffer may not drop before the fleet has confirmed the window lingers at most until that window's
+`seals_until`. An agent that lost its cache while it cannot reach the store leaves a running server alone (G5), and does
+not count before it holds a window again.
 
 Besides: `seals_until` and `opens_until` of a key are never raised once it has sealed, unless the store lost writes;
 floors and barriers on disk never fall; two windows over one parent are published only if the store lost one, and fences
@@ -49,7 +49,6 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keyrotd.core.policy import jittered_ms
 from keyrotd.core.window import Key, Window
 from keyrotd.daemon.state import recall
 from keyrotd.seal.window import read_header
@@ -269,10 +268,9 @@ class Claims:
         return node.ticked_at >= 0 and self.world.now - node.ticked_at < self.world.policy.node_ttl_ms
 
     def _attentive(self, node: "Node") -> bool:
-        patience_ms = jittered_ms(self.world.policy.poll_interval_ms)
-        if not node.up or node.agent._held is None:
-            return False
-        return node.obeyed_at >= 0 and self.world.now - node.obeyed_at <= patience_ms
+        # However long it pauses: that is its own choice.
+        alive = node.up and not node.frozen and node.agent._held is not None
+        return alive and 0 <= node.obeyed_at == node.ticked_at and node.alarm_at > self.world.now
 
     @property
     def _slack_ms(self) -> int:

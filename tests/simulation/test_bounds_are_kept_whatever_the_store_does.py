@@ -21,6 +21,24 @@ def test_a_node_that_backs_off_keeps_every_bound_to_the_instant() -> None:
     assert [shared(world, sealing(node)) for node in world.nodes] == [False, False, False]
 
 
+def test_a_bound_that_passed_while_a_tick_hung_is_kept_as_soon_as_it_ends() -> None:
+    """The machine slept in the middle of a tick, whose orders are of before."""
+    world = fleet()
+    until_rotation(world)
+    until_in_step(world)
+    window = world.claims.newest
+    assert window is not None
+    sleeper = world.nodes[0]
+    world.store_away()
+    world.run_until(window.seals_until - world.policy.poll_interval_ms * 5)
+
+    world.freeze_in(sleeper, effects=2, duration_ms=world.policy.poll_interval_ms * 10)
+    world.run_until(window.seals_until)
+    world.run(world.policy.tick_interval_ms)
+
+    assert not shared(world, sealing(sleeper))
+
+
 def test_stranded_nodes_seal_with_no_shared_key_and_open_each_to_its_own_bound() -> None:
     world = fleet()
     until_rotation(world)
