@@ -100,6 +100,7 @@ class FleetTime:
     steady_ms: int
     heard: Heard | None = None
     _last: tuple[int, int] | None = field(default=None, init=False)  # the newest signed instant, and when it was seen
+    _moves: int = field(default=0, init=False)  # newer beats in a row, each soon after the one before
 
     def __post_init__(self) -> None:
         if self.heard is not None and self.heard.boot_id != self.clock.boot_id:
@@ -128,8 +129,14 @@ class FleetTime:
     def hear(self, signed_at: int) -> None:
         """Take a verified beat's instant. One older than our own time keeps us from running backward, not ahead."""
         now_at, boot_ms, last = self.now(), self.clock.boot_ms(), self._last
-        moved = last is not None and signed_at > last[0] and boot_ms - last[1] <= self.steady_ms
+        steady = last is not None and boot_ms - last[1] <= self.steady_ms
+        if last is None or not steady:
+            self._moves = 0
+        elif signed_at > last[0]:
+            self._moves += 1
         self._last = signed_at, boot_ms
+        # One is not enough: a leader may have slept between signing a beat and handing it in.
+        moved = self._moves > 1
         if self.heard is None or now_at is None:
             self.heard = Heard(signed_at, boot_ms, self.clock.boot_id, moved=False)
         elif signed_at > now_at:
