@@ -14,7 +14,7 @@ def fleet(*, policy: Policy = BRISK, schedulers: int = 1, nodes: int = 3, slots:
     world = Fleet(policy, seed=7, schedulers=schedulers)
     for _ in range(nodes):
         world.add_node(Twin(name="tls", slots=slots, ring_buffer=slots is not None, file=True))
-    world.wait_for(lambda: in_step(world), policy.speak_ms * 2)
+    world.wait_for(lambda: in_step(world), 2 * policy.rotation_interval_ms)
     return world
 
 

@@ -421,7 +421,11 @@ class Fleet:
 
     def lose_write(self) -> None:
         """Fail over to the replica that missed the last write of a window, and all that came since."""
-        self.store.restore(self.before_publish or {})
+        self.put_back(self.before_publish or {})
+
+    def put_back(self, snapshot: dict[str, Any]) -> None:
+        """Let the store be as it once was."""
+        self.store.restore(snapshot)
         self._standing, self._wakes = self._current_ring(), self.store.ring(RING).wakes
         self.claims.store_lost()
 
@@ -446,9 +450,8 @@ class Fleet:
         return self.store_up and any(not node.cut for node in self.nodes)
 
     def flush(self) -> None:
-        self.store.flush()
-        self._standing, self._wakes = "", 0
-        self.claims.store_lost()
+        """Let the store forget everything."""
+        self.put_back({})
 
     # People.
 
