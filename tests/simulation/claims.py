@@ -80,7 +80,8 @@ class Claims:
     orphans: int = 0
 
     def __post_init__(self) -> None:
-        self._by_rank: list[Window] = []
+        self._by_rank: list[tuple[tuple[int, int, int, int], int]] = []  # and when each came out
+        self._newest_digest = ""
         self._lost = False  # whether the store lost anything since the newest publish
         self._ever_lost = False
         self._fence = 0
@@ -100,11 +101,11 @@ class Claims:
         self._check_order(window)
         self.windows[window.digest] = window
         self.out_at.setdefault(window.digest, world.now)
-        self._by_rank = sorted(self.windows.values(), key=lambda w: w.rank)[-12:]
+        self._by_rank = sorted((w.rank, self.out_at[digest]) for digest, w in self.windows.items())[-12:]
         for key in window.all:
             self._note_key(key)
         if self.newest is None or window.rank > self.newest.rank:
-            self.newest = window
+            self._enthrone(window)
         self._burn(window.barrier)
         self._lost = False
 
@@ -140,7 +141,11 @@ class Claims:
     def _choose_newest(self) -> None:
         """What nobody has any more was never published."""
         held = {digest for digest in self.windows if self._anybody_has(digest)}
-        self.newest = max((self.windows[digest] for digest in held), key=lambda w: w.rank, default=None)
+        self._enthrone(max((self.windows[digest] for digest in held), key=lambda w: w.rank, default=None))
+
+    def _enthrone(self, window: Window | None) -> None:
+        self.newest = window
+        self._newest_digest = "" if window is None else window.digest
 
     def _anybody_has(self, digest: str) -> bool:
         world = self.world
@@ -201,7 +206,7 @@ class Claims:
 
     def after(self) -> None:
         stored = self.world.store.ring("edge").window
-        if self.newest is not None and (stored is None or stored.digest != self.newest.digest):
+        if self.newest is not None and (stored is None or stored.digest != self._newest_digest):
             self._choose_newest()  # whoever alone had it may have gone
         synced = [node for node in self.world.nodes if self.in_sync(node)]
         oldest_at = self.world.now - self.world.policy.ticket_lifetime_ms
@@ -250,17 +255,17 @@ class Claims:
         window = self.windows.get(digest)
         if window is None or window.barrier != newest.barrier:
             return False
-        if newest.barrier == newest.epoch and digest != newest.digest:
+        if newest.barrier == newest.epoch and digest != self._newest_digest:
             return False
         reference_at = now if self.world.reachable else self.world.last_reach_at
         if reference_at - at >= policy.node_ttl_ms or not self._lives(node):
             return False
-        if digest == newest.digest:
+        if digest == self._newest_digest:
             return True
         return reference_at - self._behind_since(window, newest) <= policy.overdue_after_ms
 
     def _behind_since(self, window: Window, newest: Window) -> int:
-        return min(self.out_at[w.digest] for w in self._by_rank if window.rank < w.rank <= newest.rank)
+        return min(out_at for rank, out_at in self._by_rank if window.rank < rank <= newest.rank)
 
     def _lives(self, node: "Node") -> bool:
         if node.up and node.agent._held is None:

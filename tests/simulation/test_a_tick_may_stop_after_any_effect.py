@@ -39,14 +39,14 @@ SCENES = [rotating, revoking, mending]
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_scheduler_may_stop_anywhere(scene: Callable[[Fleet], None], *, after: bool) -> None:
-    for effects in range(1, 26):
+    for effects in range(1, 15):
         _stop_and_heal(scene, lambda world: world.rulers[0], effects, after=after)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_an_agent_may_stop_anywhere(scene: Callable[[Fleet], None], *, after: bool) -> None:
-    for effects in range(1, 16):
+    for effects in range(1, 11):
         _stop_and_heal(scene, lambda world: world.nodes[0], effects, after=after)
 
 

@@ -179,7 +179,7 @@ def test_a_gate_by_number_costs_tickets(monkeypatch: pytest.MonkeyPatch) -> None
 
 def _two_windows_of_one_number() -> Fleet:
     """The store loses a rotation that two nodes have heard of; a forgetful leader is due and rotates at once."""
-    world = fleet(policy=slow(SLOW, node_ttl_ms=25 * MINUTE))
+    world = fleet(policy=slow(SLOW, node_ttl_ms=50 * MINUTE, overdue_after_ms=40 * MINUTE))
     (ruler,), (lagging, *knowing) = world.rulers, world.nodes
     until_rotation(world)
     until_in_step(world)
@@ -188,16 +188,20 @@ def _two_windows_of_one_number() -> Fleet:
     world.wait_for(lambda: all(_holds_newest(node, world) for node in knowing), world.policy.node_ttl_ms)
     hearing(lagging)
     for node in knowing:
-        _unheard(node)
+        deaf(node, "poll")
     ruler.die()
     ruler.state.files.clear()
     world.claims.forgot(ruler.name)
     world.lose_write()
     world.store.ring("edge").lease = None
     ruler.alarm_at = world.now
-    world.run(8 * MINUTE)  # a request is void after ten, and the next publish has to wait for eleven
+    lost = world.claims.newest
+    world.wait_for(lambda: world.claims.newest != lost, 2 * world.policy.spacing_ms)
+    for node in knowing:
+        _unheard(node)
+    world.run(10 * MINUTE)  # a request is void after ten, and the next publish has to wait for eleven
     world.ask()
-    world.run(world.policy.overdue_after_ms - 9 * MINUTE)
+    world.run(10 * MINUTE)
     for node in knowing:
         hearing(node)
     world.run(calm_ms(world.policy))
