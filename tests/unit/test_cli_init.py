@@ -101,7 +101,7 @@ def test_init_says_who_needs_what_and_shows_no_secret(tmp_path: Path, capsys: py
     [
         (["--ring", "Edge"], "'Edge' is not lower-case letters"),
         (["--ring", "../x"], "'../x' is not lower-case letters"),
-        (["--store", "http://x"], "its scheme is none of redis"),
+        (["--store", "http://x"], "no scheme that keyrotd knows"),
         (["--store", "redis://me:swordfish@x"], "holds a password"),
     ],
 )
