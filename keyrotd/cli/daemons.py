@@ -13,7 +13,7 @@ import click
 
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, load, needs, stays
-from keyrotd.core.errors import ConfigError
+from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import Secrets
 from keyrotd.daemon import agent, scheduler
@@ -72,15 +72,21 @@ def standalone_command(config_path: Path) -> None:
     keyrotd init /etc/keyrotd && keyrotd standalone --config /etc/keyrotd/keyrotd.toml
     """
     with ExitStack() as stack:
-        config = load(config_path)
+        config = _ready_for(load(config_path), ("scheduler", "agent"))
+        private = None
         if config.store.url == "embedded:":
             # From this thread: the kernel ends the store with the thread that started it.
-            store = embedded.start(runtime_dir=config.runtime_dir, data_dir=config.state_dir / "store")
-            stack.callback(store.stop)
-        _run(stack, config_path, ("scheduler", "agent"))
+            private = embedded.start(runtime_dir=config.runtime_dir, data_dir=config.state_dir / "store")
+            stack.callback(private.stop)
+        _run(stack, config_path, ("scheduler", "agent"), ended=lambda: private is not None and not private.running)
+        if private is not None and not private.running:
+            log = config.runtime_dir / "store.log"
+            raise KeyrotdError("standalone: the private store ended by itself", hint=f"{log} says why; start me again")
 
 
-def _run(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> None:
+def _run(
+    stack: ExitStack, config_path: Path, roles: tuple[Role, ...], *, ended: Callable[[], bool] = lambda: False
+) -> None:
     config = _ready_for(load(config_path), roles)
     configure_logging(form=config.log.format, level=config.log.level)
     reporter, clock = Reporter(), SystemClock()
@@ -113,6 +119,7 @@ def _run(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> None:
         reporter=reporter,
         notify=Notify.from_environment(os.environ),
         reload=reload,
+        ended=ended,
     )
     for part in running:
         if part.listen is not None:

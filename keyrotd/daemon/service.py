@@ -76,7 +76,11 @@ class Job:
 
 
 class Service:
-    """Runs jobs until a signal or `stop`. `reload` is called for SIGHUP, between no two ticks in particular."""
+    """
+    Runs jobs until a signal, `stop`, or something without which they are nothing has `ended`.
+
+    `reload` is called for SIGHUP, between no two ticks in particular.
+    """
 
     def __init__(
         self,
@@ -87,9 +91,10 @@ class Service:
         reporter: Reporter,
         notify: Notify,
         reload: Callable[[], None],
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self._jobs, self._clock, self._rand = tuple(jobs), clock, rand
-        self._reporter, self._notify, self._reload = reporter, notify, reload
+        self._reporter, self._notify, self._reload, self._ended = reporter, notify, reload, ended
         self._pool = ThreadPoolExecutor(max_workers=max(1, len(self._jobs)))
         self._alarm = BackgroundScheduler(timezone=UTC, executors={"default": self._pool})
         self._flag = threading.Event()
@@ -153,6 +158,8 @@ class Service:
                 self._notify.reloading(self._clock.boot_ms())
                 self._reload()
                 self._notify.ready()
+            if self._ended():
+                self._stopping = True
             self._nudge()
             for job in self._jobs:
                 fault = None if job.wakes is None else job.wakes.fault
