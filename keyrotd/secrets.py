@@ -48,7 +48,7 @@ def _read(path: Path, *, public: bool) -> tuple[list[Fault], bytes]:
 
 
 _HINTS: dict[type[OSError], str] = {
-    FileNotFoundError: "`keyrotd init` makes the key files",
+    FileNotFoundError: "copy it here from where `keyrotd init` made the fleet's secrets; new ones would not match",
     PermissionError: "keyrotd must own the file, or root with keyrotd's group and mode 0440",
 }
 
@@ -56,6 +56,9 @@ _HINTS: dict[type[OSError], str] = {
 def _faults(path: Path, status: os.stat_result, *, owners: set[int], public: bool) -> list[Fault]:
     faults: list[Fault] = []
     mode = stat.S_IMODE(status.st_mode)
+    folder = stat.S_IMODE(path.parent.stat().st_mode)
+    if folder & 0o022 and not folder & stat.S_ISVTX:  # sticky: others may add, and not replace (Kubernetes mounts)
+        faults.append((f"{path.parent}: others may replace its files (mode {folder:04o})", "chmod 0700"))
     if status.st_uid not in owners:
         faults.append((f"{path}: belongs to user {status.st_uid}", f"chown it to root or user {os.geteuid()}"))
     if mode & 0o022:

@@ -101,3 +101,15 @@ def test_bytes_that_are_no_text_are_not_shown(tmp_path: Path) -> None:
 
 def test_a_file_is_read_to_its_limit_only(tmp_path: Path) -> None:
     assert faults(put(tmp_path / "kek", "#" * 1_000_000, 0o600)) == [": want at most 16384 characters"]
+
+
+def test_a_folder_in_which_others_may_replace_the_file_is_refused(tmp_path: Path) -> None:
+    """Kubernetes mounts secrets in a sticky folder: there others may add, and not replace."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    key_file = put(folder / "kek", FILES["edge.kek"], 0o600)
+
+    folder.chmod(0o777)
+    assert faults(key_file) == [f"{folder}: others may replace its files (mode 0777)"]
+    folder.chmod(0o1777)
+    assert secrets.read(key_file, Kek)
