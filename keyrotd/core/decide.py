@@ -152,7 +152,7 @@ def due_at(window: Window, policy: Policy) -> int:
 
 
 def _rotation(view: View, window: Window, policy: Policy, asked: Request | None, now_at: int) -> Decision:
-    reason = "due" if asked is None else f"asked by {asked.who}: {asked.reason}"
+    reason = "due" if asked is None else asked.reason or "asked for"
     latest_at = _latest_at(window, policy)
     gate = judge_gate(window, view.nodes, policy, now_at)
     free_at = free_from(window, fewest_slots(view.nodes, policy, now_at), view.settled_at, policy.eps_ms, now_at)

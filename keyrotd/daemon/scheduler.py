@@ -36,7 +36,7 @@ from keyrotd.core.decide import (
 )
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.mend import mend
-from keyrotd.core.messages import Beat, Event, NodeState, Report, Request
+from keyrotd.core.messages import Beat, Event, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
@@ -445,7 +445,7 @@ class RingScheduler:
                     settled_at=view.settled_at,
                 )
                 late = f"; not waited for: {', '.join(overdue)}" if overdue else ""
-                self._publish(reign, made, "rotate", reason + late)
+                self._publish(reign, made, "rotate", reason + late, who=_asker(view))
             case Renew(reason):
                 assert view.window is not None  # likewise
                 made = renew(view.window, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
@@ -610,3 +610,8 @@ class RingScheduler:
 
 def _utc(instant_at: int) -> str:
     return datetime.fromtimestamp(instant_at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _asker(view: View) -> str:
+    """Who asked for the rotation; '' when it was due by itself."""
+    return next((request.who for request in view.requests if request.goal is Goal.ROTATE), "")

