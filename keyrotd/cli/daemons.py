@@ -69,7 +69,8 @@ def standalone_command(config_path: Path) -> None:
     Run everything that one machine needs, with `url = "embedded:"` in [store].
 
     \b
-    keyrotd init /etc/keyrotd && keyrotd standalone --config /etc/keyrotd/keyrotd.toml
+    keyrotd init /etc/keyrotd             # then take the # off the [[server]] in keyrotd.toml
+    keyrotd standalone --config /etc/keyrotd/keyrotd.toml
     """
     with ExitStack() as stack:
         config = _ready_for(load(config_path), ("scheduler", "agent"))
