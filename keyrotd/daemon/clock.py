@@ -39,14 +39,16 @@ class SystemClock:
 
 @dataclass
 class LeaderTime:
-    """Starts from the wall clock, runs on boot time, and is drawn to the wall clock gently. Never backward."""
+    """Starts from `start_at` or the wall clock, runs on boot time, drawn to the wall clock gently. Never backward."""
 
     clock: Clock
+    start_at: int | None = None
     _now: int = field(init=False)
     _boot_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._now, self._boot_ms = self.clock.wall_ms(), self.clock.boot_ms()
+        self._boot_ms = self.clock.boot_ms()
+        self._now = self.clock.wall_ms() if self.start_at is None else self.start_at
 
     def now(self) -> int:
         boot_ms = self.clock.boot_ms()
@@ -68,6 +70,18 @@ class LeaderTime:
         if last_signed_at - now_at > MAX_DISAGREEMENT_MS:
             return f"the last signed beat is {_apart(last_signed_at - now_at)} this machine's clock"
         return None
+
+
+def taking_over(clock: Clock, fleet: "FleetTime", last_signed_at: int) -> LeaderTime:
+    """
+    Return the time of a leader that follows another: the fleet's, so that no key's life jumps with the change.
+
+    Who heard no living leader goes by its wall clock, but not back before the last beat: nodes take none older.
+    """
+    wall_at, heard_at = clock.wall_ms(), fleet.now()
+    if heard_at is not None and fleet.moved and abs(heard_at - wall_at) <= MAX_DISAGREEMENT_MS:
+        return LeaderTime(clock, heard_at)
+    return LeaderTime(clock, max(wall_at, last_signed_at))
 
 
 def _apart(difference_ms: int) -> str:

@@ -40,7 +40,7 @@ from keyrotd.core.messages import Beat, Event, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
-from keyrotd.daemon.clock import Clock, LeaderTime
+from keyrotd.daemon.clock import Clock, FleetTime, LeaderTime, taking_over
 from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey
@@ -119,6 +119,7 @@ class RingScheduler:
         self._aside_until_ms = 0
         self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
         self._stood = ""  # digest of the window seen last in the store
+        self._fleet = FleetTime(world.clock, 2 * (policy.tick_interval_ms + policy.store_timeout_ms))
 
     @property
     def leads(self) -> bool:
@@ -160,6 +161,7 @@ class RingScheduler:
         self._stood = desk.digest
         if desk.fence is None:
             self._abdicate(f"{desk.leader} leads")
+            self._listen(desk)
             return
         reign = self._reigning(desk.fence, asked_ms)
         if not self._clocks_agree(reign, desk):
@@ -190,6 +192,12 @@ class RingScheduler:
             self._reign = reign = Reign(fence=fence, time=time, began_at=time.now(), ends_ms=ends_ms)
         reign.ends_ms = ends_ms
         return reign
+
+    def _listen(self, desk: Desk) -> None:
+        """Whoever stands by keeps the fleet's time, to go on with it when its turn comes."""
+        beat = self._beat(desk)
+        if beat is not None:
+            self._fleet.hear(beat.signed_at)
 
     def _stand_aside(self, why: str) -> None:
         """Whoever cannot sign must not keep the lease from those who can: let it go, and come back a lease later."""
@@ -229,6 +237,8 @@ class RingScheduler:
                 self._stand_aside("clocks disagree")
                 return False
             reign.clocks_agree = True
+            reign.time = taking_over(self._world.clock, self._fleet, signed_at)
+            reign.began_at = reign.time.now()
             self._world.telemetry.count("lease_transitions_total", ring=self.ring)
             self._world.telemetry.event("lease.taken", ring=self.ring, fence=reign.fence)
         self._world.telemetry.gauge("leader", 1, ring=self.ring)
@@ -530,6 +540,7 @@ class RingScheduler:
             confirmed_at=reign.settled_at if confirmed else None,
             signed_at=signed_at,
         )
+        self._fleet.hear(signed_at)
         self._remember_instant(signed_at)
         if not self._world.store.beat(beat=sign_beat(beat, self.trust.signer), fence=reign.fence):
             self._abdicate("a beat was refused: another one leads")

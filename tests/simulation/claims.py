@@ -106,7 +106,7 @@ class Claims:
             self._note_key(key)
         if self.newest is None or window.rank > self.newest.rank:
             self._enthrone(window)
-        self._burn(window.barrier)
+        self._burn(window)
         self._lost = False
 
     def _check_order(self, window: Window) -> None:
@@ -129,9 +129,11 @@ class Claims:
             seals_until, opens_until = max(seals_until, seals_before), max(opens_until, opens_before)
         self._bounds[key.name] = seals_until, opens_until
 
-    def _burn(self, barrier: int) -> None:
-        for name in [name for name in self._sealed if name in self._keys and self._keys[name].born < barrier]:
-            del self._sealed[name]
+    def _burn(self, window: Window) -> None:
+        everything = window.barrier == window.epoch  # whatever was sealed up to now, by intent
+        for name in list(self._sealed):
+            if everything or (name in self._keys and self._keys[name].born < window.barrier):
+                del self._sealed[name]
 
     def store_lost(self) -> None:
         """The store went back."""

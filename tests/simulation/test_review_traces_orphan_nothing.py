@@ -103,17 +103,21 @@ def test_the_wall_clocks_of_nodes_decide_no_expiry() -> None:
     heals(world)
 
 
-@pytest.mark.parametrize("apart_s", [-8, 8])
+@pytest.mark.parametrize("apart_s", [-40, -10, 10, 40])
 def test_a_failover_between_clocks_that_differ_costs_no_ticket(apart_s: int) -> None:
-    world = fleet(schedulers=2)
-    first, second = world.rulers
-    second.clock.skew_ms = apart_s * 1000
+    """Whoever stood by goes on with the fleet's time: no key's life jumps, though eps covers no such difference."""
+    world = fleet(policy=LONG, schedulers=2)
+    world.rulers[1].clock.skew_ms = apart_s * 1000
     world.claims.skew_ms = abs(apart_s) * 1000
-    until_rotation(world)
-    first.die()
-    first.alarm_at = world.now + 2 * world.policy.rotation_interval_ms
 
-    world.run(4 * world.policy.rotation_interval_ms)
+    for _ in range(3):
+        until_rotation(world)
+        until_in_step(world)
+        leader = world.leader
+        assert leader is not None
+        leader.die()
+        leader.alarm_at = world.now + 2 * world.policy.lease_ttl_ms
+        world.run(world.policy.rotation_interval_ms + world.policy.speak_ms)
 
     heals(world)
 

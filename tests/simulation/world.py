@@ -225,7 +225,7 @@ class Node(Machine):
     agent: agents.RingAgent
     servers: tuple[Twin, ...] = ()
     reached_at = -1
-    #: The digest that was read back last while the store could be reached, and when.
+    #: The digest that was read back last in a tick that reached the store, and when it did.
     read_back: tuple[str, int] | None = None
     #: When the last tick began that ran to its end, and the last such tick with servers that obeyed.
     ticked_at = -1
@@ -237,7 +237,7 @@ class Node(Machine):
         super().__post_init__()
         self.runtime = MemoryFolder()
         self.hazard.seen = self._seen
-        self._polled = False
+        self._polled_at: int | None = None
 
     def _start_or_tick(self) -> int:
         world = self.world
@@ -266,21 +266,21 @@ class Node(Machine):
                     telemetry=SilentTelemetry(),
                 ),
             )
-        self._polled = False
+        self._polled_at = None
         began_at = world.now
         pause_ms = self.agent.tick()
         self.ticked_at = began_at
         if not self.sick:
             self.obeyed_at = began_at
         digest = self.agent._read_back()
-        if self._polled and digest is not None:
-            self.read_back = (digest, world.now)
+        if self._polled_at is not None and digest is not None:
+            self.read_back = (digest, self._polled_at)
         world.claims.remembered(self.name, self.state)
         return pause_ms + pause_ms * world.rng.randrange(JITTER_PERCENT + 1) // 100
 
     def _seen(self, effect: str, answered: bool) -> None:  # noqa: FBT001 - as Hazard calls it
         if effect == "poll" and answered:
-            self._polled = True
+            self._polled_at = self.world.now
 
     def restart_servers(self) -> None:
         for twin in self.servers:

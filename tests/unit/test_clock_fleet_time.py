@@ -1,6 +1,6 @@
 """The time of a node that begins with none: how it learns whether a beat is new or has lain in the store for hours."""
 
-from keyrotd.daemon.clock import FleetTime, Heard
+from keyrotd.daemon.clock import FleetTime, Heard, taking_over
 from keyrotd.testing.clock import FakeClock
 
 HOUR, SECOND = 3_600_000, 1000
@@ -85,3 +85,29 @@ def test_another_boot_knows_no_time_at_all() -> None:
     world.clock.reboot()
 
     assert FleetTime(world.clock, 6 * SECOND, world.fleet.heard).now() is None
+
+
+def test_a_leader_that_heard_another_goes_on_with_its_time() -> None:
+    world = World()
+    for _ in range(3):
+        world.poll(world.now - 40 * SECOND)
+
+    time = taking_over(world.clock, world.fleet, last_signed_at=world.now - 45 * SECOND)
+
+    assert time.now() == world.now - 45 * SECOND
+
+
+def test_a_leader_that_heard_nobody_goes_by_its_wall_clock_but_not_back_before_the_last_beat() -> None:
+    world = World()
+
+    assert taking_over(world.clock, world.fleet, last_signed_at=world.now - HOUR).now() == world.now
+    assert taking_over(world.clock, world.fleet, last_signed_at=world.now + SECOND).now() == world.now + SECOND
+
+
+def test_no_beats_however_many_lead_a_leader_far_from_its_own_clock() -> None:
+    """Whoever owns the store can replay a whole series of old ones."""
+    world = World()
+    for _ in range(3):
+        world.poll(world.now - HOUR)
+
+    assert taking_over(world.clock, world.fleet, last_signed_at=0).now() == world.now
