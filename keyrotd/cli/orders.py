@@ -14,7 +14,20 @@ import click
 
 from keyrotd import durations
 from keyrotd.cli.desk import Desk, SystemWatch, Watch, observe, only_ring, open_desks, operator_key
-from keyrotd.cli.follow import Declined, Everywhere, Held, Late, Published, ReadBack, Step, follow, known_events
+from keyrotd.cli.follow import (
+    Awaited,
+    Declined,
+    Everywhere,
+    FellSilent,
+    Held,
+    Late,
+    Published,
+    ReadBack,
+    Step,
+    Unanswered,
+    follow,
+    known_events,
+)
 from keyrotd.cli.forecast import asking, forecast
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.cli.situation import Situation, foresee
@@ -59,8 +72,8 @@ _TIMEOUT = click.option(
 
 @click.command(
     short_help="Say what a rotation would do; with --now, rotate and wait.",
-    epilog="exit code: 0 read back everywhere (or said), 1 refused, no leader or late, 2 usage, 69 store away, "
-    "78 configuration",
+    epilog="exit code: 0 read back by every live node (or said); 1 refused, no leader, late, or a node fell silent "
+    "meanwhile; 2 usage; 69 store away; 78 configuration",
 )
 @CONFIG_OPTION
 @click.option("--now", is_flag=True, help="Do it: ask the leader, and follow until every live node has it.")
@@ -221,9 +234,15 @@ def _told(step: Step, situation: Situation, request: Request, terms: Terms) -> I
             yield f"epoch {window.epoch} published within {span(after_ms)}: {current} is current, digest {digest}"
         case ReadBack(node, after_ms):
             yield f"  {node} read it back within {span(after_ms)}"
+        case Awaited(behind):
+            yield "waiting for " + ("the leader's word on every node" if behind is None else listed(behind, 20))
+        case Unanswered(leader):
+            yield f"waiting for {leader or 'a leader'} to publish"
         case Everywhere(window, after_ms, nodes, _):
             who = "by the leader's word" if nodes is None else counted(nodes, "live node")
-            yield f"epoch {window.epoch} is read back everywhere, {span(after_ms)} after the order: {who}"
+            yield f"epoch {window.epoch} is read back by every live node, {span(after_ms)} after the order: {who}"
+        case FellSilent():
+            raise _silenced(step, situation, request)
         case Declined(reason):
             hint = "--drop-live-keys does it anyway, and the tickets of that key die"
             raise KeyrotdError(f"ring {ring}: refused by the leader: {reason}", hint=hint)
@@ -243,9 +262,18 @@ def _late(late: Late, request: Request, terms: Terms) -> KeyrotdError:
             hint=f"the request stands until {void}; `keyrotd status` and `history` tell what becomes of it",
         )
     return KeyrotdError(
-        f"ring {request.ring}: epoch {late.window.epoch} is published, and not read back everywhere within {timeout}: "
-        f"{_laggards(late.behind)}",
+        f"ring {request.ring}: epoch {late.window.epoch} is published, and not read back by every live node "
+        f"within {timeout}: {_laggards(late.behind)}",
         hint="`keyrotd status` shows each node's servers and their faults",
+    )
+
+
+def _silenced(fell: FellSilent, situation: Situation, request: Request) -> KeyrotdError:
+    old = "burnt keys" if request.goal is Goal.REVOKE else "the old keys"
+    return KeyrotdError(
+        f"ring {request.ring}: epoch {fell.window.epoch} is read back by every live node, but {listed(fell.nodes, 20)} "
+        f"fell silent and may still open {old} until {instant(fell.opens_until, situation.now_at)}",
+        hint="is the agent running there, and can it reach the store? a node that speaks again takes the newest window",
     )
 
 

@@ -1,7 +1,7 @@
 """What an operator asks for is done, refused or late, and said so node by node."""
 
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,12 @@ from keyrotd.cli.desk import observe
 from keyrotd.cli.forecast import asking
 from keyrotd.cli.main import run
 from keyrotd.cli.orders import Terms, ordered, question, refuse_rotation, still_burning
+from keyrotd.cli.words import instant
 from keyrotd.core.errors import KeyrotdError, StoreUnavailable
-from keyrotd.core.messages import Goal, Request
+from keyrotd.core.messages import Goal, Report, Request
 from keyrotd.core.policy import Interval
 from keyrotd.seal.keyfiles import OperatorKey, make_secrets
+from keyrotd.seal.messages import write_report
 from keyrotd.store.memory import Fault
 from tests.stage import KEK, MINUTE, OPERATOR, POLICY, RING, SIGNER, Stage
 
@@ -45,9 +47,10 @@ def test_each_node_is_told_as_it_reads_the_window_back() -> None:
     assert lines == [
         "ring edge: asked to rotate past epoch 1, as ann@ops",
         f"epoch 2 published within 1.2s: {window.current.name.hex()[:8]} is current, digest {window.digest[:8]}",
+        "waiting for edge-1, edge-2",
         "  edge-1 read it back within 5s",
         "  edge-2 read it back within 5s",
-        "epoch 2 is read back everywhere, 5s after the order: 2 live nodes",
+        "epoch 2 is read back by every live node, 5s after the order: 2 live nodes",
     ]
 
 
@@ -56,7 +59,7 @@ def test_without_the_kek_the_leaders_signed_word_tells_the_end() -> None:
 
     lines = told(stage, asked(stage), kek=False)
 
-    assert lines[-1].startswith("epoch 2 is read back everywhere, ")
+    assert lines[-1].startswith("epoch 2 is read back by every live node, ")
     assert lines[-1].endswith(" after the order: by the leader's word")
     assert not any(line.startswith("  ") for line in lines)
     assert observe(stage.desk(), stage).confirmed_at is not None
@@ -67,7 +70,9 @@ def test_a_ring_without_live_nodes_waits_for_nobody() -> None:
     stage.away = {"edge-1"}
     stage.pause(MINUTE)
 
-    assert told(stage, asked(stage))[-1] == "epoch 2 is read back everywhere, 1.2s after the order: 0 live nodes"
+    assert (
+        told(stage, asked(stage))[-1] == "epoch 2 is read back by every live node, 1.2s after the order: 0 live nodes"
+    )
 
 
 def test_no_wait_returns_once_it_is_handed_in() -> None:
@@ -119,7 +124,7 @@ def test_an_older_refusal_is_not_taken_for_an_answer() -> None:
 
     lines = told(stage, asked(stage, drop_live_keys=True), terms=replace(TERMS, id="two"))
 
-    assert lines[-1].startswith("epoch 3 is read back everywhere")
+    assert lines[-1].startswith("epoch 3 is read back by every live node")
 
 
 def test_a_held_rotation_says_why_and_goes_on_when_it_may() -> None:
@@ -129,7 +134,7 @@ def test_a_held_rotation_says_why_and_goes_on_when_it_may() -> None:
     lines = told(stage, asked(stage), terms=replace(TERMS, id="two"))
 
     assert lines[1].startswith("held: the last publish is too fresh")
-    assert lines[-1].startswith("epoch 3 is read back everywhere")
+    assert lines[-1].startswith("epoch 3 is read back by every live node")
 
 
 def test_a_node_that_does_not_follow_is_named_when_time_is_up() -> None:
@@ -140,15 +145,98 @@ def test_a_node_that_does_not_follow_is_named_when_time_is_up() -> None:
     with pytest.raises(KeyrotdError) as late:
         told(stage, request, terms=replace(TERMS, timeout_ms=10_000))
 
-    assert str(late.value) == "ring edge: epoch 2 is published, and not read back everywhere within 10s: behind: edge-2"
+    assert str(late.value) == (
+        "ring edge: epoch 2 is published, and not read back by every live node within 10s: behind: edge-2"
+    )
 
 
-def test_a_node_that_falls_silent_is_not_waited_for() -> None:
+def test_a_node_that_falls_silent_before_it_read_back_is_named_with_the_end_of_the_old_keys() -> None:
     stage = settled(Stage())
     request = asked(stage)
+    old = observe(stage.desk(), stage).reading.window
     stage.away = {"edge-2"}
 
-    assert told(stage, request)[-1].endswith(": 1 live node")
+    lines, refused = cut_short(stage, request)
+
+    assert lines[-2:] == ["waiting for edge-1, edge-2", "  edge-1 read it back within 5s"]
+    assert old is not None
+    assert refused == (
+        "ring edge: epoch 2 is read back by every live node, but edge-2 fell silent and may still open the old keys "
+        f"until {instant(old.current.opens_until, request.made_at)}"
+    )
+
+
+def test_a_node_that_falls_silent_before_it_read_a_revocation_back_may_open_burnt_keys() -> None:
+    stage = settled(Stage())
+    request = asked(stage, Goal.REVOKE)
+    old = observe(stage.desk(), stage).reading.window
+    stage.away = {"edge-2"}
+
+    _, refused = cut_short(stage, request)
+
+    assert old is not None
+    assert refused.endswith(
+        f"edge-2 fell silent and may still open burnt keys until {instant(old.next.opens_until, request.made_at)}"
+    )
+
+
+def test_a_node_that_falls_silent_after_it_read_back_is_not_missed() -> None:
+    stage = settled(Stage())
+    desk, request = stage.desk(), asked(stage)
+    watch = Absences(stage, after_epoch=2)
+
+    lines = list(ordered(desk, observe(desk, stage), request, TERMS, watch))
+
+    assert stage.away == {"edge-2"}
+    assert any(line.startswith("  edge-2 read it back within") for line in lines)
+    assert lines[-1].startswith("epoch 2 is read back by every live node")
+
+
+def test_a_node_that_joins_meanwhile_and_falls_silent_is_named() -> None:
+    stage = settled(Stage(nodes=3))
+    stage.away = {"edge-3"}
+    stage.pause(MINUTE)
+    desk, request = stage.desk(), asked(stage)
+    lines = ordered(desk, observe(desk, stage), request, TERMS, stage)
+    stage.storage.ring(RING).reports["edge-3"] = write_report(
+        replace(last_report(stage, "edge-3"), reported_at=stage.now_at), (KEK,)
+    )
+
+    with pytest.raises(KeyrotdError, match="edge-3 fell silent and may still open the old keys"):
+        list(lines)
+
+
+def cut_short(stage: Stage, request: Request) -> tuple[list[str], str]:
+    """Return what is told until the order ends in a refusal, and its words."""
+    desk, lines = stage.desk(), list[str]()
+    with pytest.raises(KeyrotdError) as refused:
+        lines += ordered(desk, observe(desk, stage), request, TERMS, stage)  # what came before the end is kept
+    return lines, str(refused.value)
+
+
+def last_report(stage: Stage, node: str) -> Report:
+    return next(found.report for found in observe(stage.desk(), stage).nodes if found.name == node)
+
+
+@dataclass
+class Absences:
+    """A watch over the stage whose edge-2 is lost for good as soon as it has read `after_epoch` back."""
+
+    stage: Stage
+    after_epoch: int
+
+    def wall_ms(self) -> int:
+        return self.stage.wall_ms()
+
+    def boot_ms(self) -> int:
+        return self.stage.boot_ms()
+
+    def pause(self, duration_ms: int) -> None:
+        self.stage.pause(duration_ms)
+        found = last_report(self.stage, "edge-2")
+        if found.epoch == self.after_epoch and found.read_back == found.holds:
+            self.stage.away = {"edge-2"}
+            self.stage.pause(MINUTE)
 
 
 def test_a_leader_that_dies_meanwhile_leaves_the_request_standing() -> None:
@@ -156,9 +244,11 @@ def test_a_leader_that_dies_meanwhile_leaves_the_request_standing() -> None:
     request = asked(stage)
     stage.away = {"scheduler-1"}
 
+    desk, lines = stage.desk(), list[str]()
     with pytest.raises(KeyrotdError, match="nothing published within 1m: the leader did not say why") as late:
-        told(stage, request)
+        lines += ordered(desk, observe(desk, stage), request, TERMS, stage)
 
+    assert lines[1:] == ["waiting for scheduler-1 to publish"]
     assert str(late.value.hint).startswith("the request stands until 2027-03-01T12:12:00Z")
 
 
@@ -228,7 +318,7 @@ def test_revoke_lists_who_may_still_open_burnt_keys() -> None:
 
     lines = told(stage, asked(stage, Goal.REVOKE))
 
-    assert lines[-1].startswith("epoch 2 is read back everywhere")
+    assert lines[-1].startswith("epoch 2 is read back by every live node")
     window = observe(stage.desk(), stage).reading.window
     assert window is not None
     assert window.barrier == 2
@@ -247,13 +337,13 @@ def test_a_ring_that_publishes_twice_meanwhile_is_followed_to_the_newest() -> No
     stage = settled(Stage(policy=brisk))
     stage.away = {"edge-2"}
 
-    lines = told(stage, asked(stage))
+    lines, silenced = cut_short(stage, asked(stage))
 
     assert [line.split(" within")[0] for line in lines if "published within" in line] == [
         "epoch 8 published",
         "epoch 9 published",
     ]
-    assert lines[-1].startswith("epoch 9 is read back everywhere, ")
+    assert silenced.startswith("ring edge: epoch 9 is read back by every live node, but edge-2 fell silent")
 
 
 # The command line.
