@@ -15,6 +15,7 @@ import pytest
 from keyrotd import secrets
 from keyrotd.cli import exits
 from keyrotd.cli.main import run
+from keyrotd.cli.orders import whoami
 from keyrotd.config import Config, load
 from keyrotd.daemon import agent, scheduler
 from keyrotd.daemon.clock import SystemClock
@@ -183,7 +184,7 @@ def test_a_rotation_is_followed_node_by_node_and_recorded(live: Live, capsys: py
     assert live.run("history", "--json") == exits.DONE
     events = json.loads(capsys.readouterr().out)["rings"][0]["events"]
     assert [(event["kind"], event["epoch"]) for event in events] == [("rotate", 2), ("bootstrap", 1)]
-    assert events[0]["reason"].endswith(": a leaver")
+    assert (events[0]["who"], events[0]["reason"]) == (whoami(), "a leaver")
 
 
 def test_saying_what_a_rotation_would_do_does_nothing(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
