@@ -96,11 +96,15 @@ def _time_line(ring: RingConfig) -> Iterator[str]:
         "it seals (current)": r_ms,
         "its successor seals, it opens only (previous)": 2 * r_ms,
         "it is gone, if every node was in step": 2 * r_ms + t_ms + policy.eps_ms,
-        "no node seals with it, whatever happened": r_ms + policy.max_seal_age_ms,
-        "no node opens anything with it, whatever happened (V)": policy.worst_ms,
+        "no node seals with it, while rotations are on time": r_ms + policy.max_seal_age_ms,
+        "no node opens anything with it, while rotations are on time (V)": policy.worst_ms,
     }
     for what, after_ms in sorted(happens.items(), key=lambda item: item[1]):
         yield f"  {words(after_ms):>14}  {what}"
+    yield (
+        f"  however late a rotation comes: no key seals for longer than {words(policy.max_seal_age_ms)}, "
+        f"and none opens {words(t_ms + policy.eps_ms)} after it can last have sealed"
+    )
     yield f"  R {words(r_ms)}, T {words(t_ms)}, eps {words(policy.eps_ms)}, V {words(policy.worst_ms)}"
     kept = "all that still open" if policy.previous_keys is None else f"at most {policy.previous_keys}"
     yield f"  a node that cannot install is waited for {words(policy.overdue_after_ms)}; previous keys: {kept}"

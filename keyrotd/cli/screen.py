@@ -6,6 +6,7 @@ from keyrotd.cli.reading import Reading
 from keyrotd.cli.situation import Node, Situation, Standing
 from keyrotd.cli.words import counted, instant, relative, sheet, short, span, table
 from keyrotd.core.messages import Event, ProbeState, ServerReport, ServerState
+from keyrotd.core.policy import words
 from keyrotd.core.window import Key, Window
 
 #: Grows when a field of any --json goes or changes its meaning; a new field does not count.
@@ -56,7 +57,7 @@ def _facts(situation: Situation) -> Iterator[tuple[str, str]]:
     if situation.held is not None:
         until = "" if situation.held.until is None else f", until {instant(situation.held.until, now_at)} at most"
         yield "held", f"{situation.held.reason}{until}"
-    yield "bound", f"no key outlives {span(policy.worst_ms)} from the moment it is made"
+    yield "bound", f"while rotations are on time, a key is gone within {words(policy.worst_ms)} of being made (V)"
     if reading.last_event is not None:
         yield "last event", event_words(reading.last_event, now_at)
     yield "nodes", _nodes(situation)

@@ -3,7 +3,10 @@ What an operator asks for, as arithmetic: when a rotation is due, how long keys 
 
 R is the rotation interval, T the ticket lifetime, eps the time within which a node that can hear has heard:
 one jittered poll, two store timeouts and the drift between two clocks. V, the vulnerability window, is how long one
-stolen key is worth anything at worst: R (as `next`) + max_seal_age (as `current`) + T + eps (as `previous`).
+stolen key is worth anything while rotations are on time: R (as `next`) + max_seal_age (as `current`) + T + eps (as
+`previous`). After an outage or a long hold a `next` may wait longer than R and outlive V. What holds however late a
+rotation comes is what each window signs: no key seals for longer than max_seal_age, and none opens T + eps after it can
+last have sealed.
 """
 
 from collections.abc import Iterator
@@ -77,7 +80,7 @@ class Policy:
 
     @property
     def worst_ms(self) -> int:
-        """V: from the making of a key to the last instant at which any node opens a ticket with it, at worst."""
+        """V: from the making of a key to the last instant at which any node opens with it, if promoted within R."""
         return self.rotation_interval_ms + self.max_seal_age_ms + self.ticket_lifetime_ms + self.eps_ms
 
     @property
@@ -152,6 +155,11 @@ def impossible(policy: Policy, *, slots: int | None, notice_delay_ms: int) -> It
             f"node_ttl {words(p.node_ttl_ms)} is shorter than two polls of {words(p.poll_interval_ms)}",
             "a healthy node would be taken for gone: raise node_ttl or lower poll_interval",
         )
+    if p.lease_ttl_ms > MAX_LEASE_MS:
+        yield (
+            f"lease_ttl {words(p.lease_ttl_ms)} is over {words(MAX_LEASE_MS)}",
+            "a dead leader is succeeded after it",
+        )
     if p.lease_ttl_ms <= p.tick_interval_ms + 2 * p.store_timeout_ms:
         yield (
             f"lease_ttl {words(p.lease_ttl_ms)} does not outlast tick_interval + 2 x store timeout",
@@ -167,6 +175,10 @@ def impossible(policy: Policy, *, slots: int | None, notice_delay_ms: int) -> It
                 f"({words(needed_ms)}) within {words(kept_ms)}, as long as it keeps a previous key",
                 "lower ticket_lifetime or rotate less often; tickets would die early",
             )
+
+
+#: A lease that outlasts this is taken for garbage by the store (store/limits).
+MAX_LEASE_MS = 300_000
 
 
 def words(duration_ms: int) -> str:

@@ -6,6 +6,8 @@ import pytest
 
 from keyrotd.cli import exits
 from keyrotd.cli.main import run
+from keyrotd.core.window import rotate
+from tests.stage import HOUR, MINUTE, NOON, POLICY, stek, window_at
 
 SERVER = """
 [[server]]
@@ -49,14 +51,32 @@ def test_what_is_promised_is_told_in_order(path: Path, capsys: pytest.CaptureFix
         "              4h  it seals (current)",
         "              8h  its successor seals, it opens only (previous)",
         "     10h43s500ms  it is gone, if every node was in step",
-        "             12h  no node seals with it, whatever happened",
-        "     14h43s500ms  no node opens anything with it, whatever happened (V)",
+        "             12h  no node seals with it, while rotations are on time",
+        "     14h43s500ms  no node opens anything with it, while rotations are on time (V)",
+        "  however late a rotation comes: no key seals for longer than 8h, and none opens 2h43s500ms after it can last "
+        "have sealed",
         "  R 4h, T 2h, eps 43s500ms, V 14h43s500ms",
         "  a node that cannot install is waited for 30m; previous keys: all that still open",
         "  two publishes are 12s apart at least",
         "  server h: haproxy, 3 keys, no reload, probed at 127.0.0.1:443",
         "  server n: command, any number of keys, reloads the server, up to 1m30s late, not probed",
     ]
+
+
+def test_a_late_rotation_breaks_the_bound_that_is_told_with_a_condition_and_no_other() -> None:
+    late_at = NOON + 4 * HOUR + 3 * HOUR
+    before = window_at(NOON)
+    after = rotate(
+        before, fresh=stek(9), fence=1, now_at=late_at, terms=POLICY.terms(late_at), settled_at=NOON + MINUTE
+    )
+
+    key = after.current
+    assert key.name == before.next.name
+    assert key.opens_until - key.made_at > POLICY.worst_ms
+    assert key.seals_until is not None
+    assert key.seals_from is not None
+    assert key.seals_until - key.seals_from == POLICY.max_seal_age_ms
+    assert key.opens_until - key.seals_until == POLICY.ticket_lifetime_ms + POLICY.eps_ms
 
 
 def test_a_cron_schedule_is_told_by_its_gaps(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

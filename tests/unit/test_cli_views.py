@@ -93,7 +93,7 @@ beat         just now, for epoch 2
 window       epoch 2, digest 6c9c7d03, published 2027-03-01T11:58:00Z (2m ago)
              read back everywhere within 2s
 next due     2027-03-01T15:58:00Z (in 3h58m)
-bound        no key outlives 14h from the moment it is made
+bound        while rotations are on time, a key is gone within 14h43s500ms of being made (V)
 last event   rotate, epoch 2, 2m ago: due
 nodes        2 live, 0 silent; 0 still to read the window back
 
@@ -147,7 +147,7 @@ def test_an_empty_store_is_no_healthy_ring() -> None:
     assert text(found) == (
         "ring edge: NOT HEALTHY\n"
         "leader       none\n"
-        "bound        no key outlives 14h from the moment it is made\n"
+        "bound        while rotations are on time, a key is gone within 14h43s500ms of being made (V)\n"
         "nodes        0 live, 0 silent; 0 still to read the window back\n"
         "error: no leader: nobody has the lease, no beat was ever signed\n"
         "hint: is a scheduler running, and can it reach the store?\n"
