@@ -24,7 +24,7 @@ from keyrotd.servers.catalogue import COMMON, DRIVERS, Field, Type
 from keyrotd.servers.port import Driver
 from keyrotd.store import addresses
 from keyrotd.store.addresses import Address
-from keyrotd.tls.target import Target, parse_target
+from keyrotd.tls.target import Target, parse_server_name, parse_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,6 +387,7 @@ class _Reading:
         server = {key: values[key] for key in COMMON if key in values}
         self._settle(server, "name", at, _shaped(_SERVER_NAME, "letters, digits and `._-`, at most 64"))
         self._settle(server, "probe", at, _target)
+        self._settle(server, "sni", at, _host_name)
         for key in ("sni", "ca_file"):
             if key in rest and "probe" not in rest:
                 self._fault(f"{at}{key}: there is no probe that it could serve", "add probe, or delete it")
@@ -486,6 +487,13 @@ def _listen(text: str) -> Listen | None:
         hint = "127.0.0.1:9754, [::1]:9754 or, for all the world to see, 0.0.0.0:9754"
         raise ConfigError([(f"want HOST:PORT or off, found {text!r}", hint)])
     return Listen(found[1] or found[2], int(found[3]))
+
+
+def _host_name(text: str) -> str:
+    try:
+        return parse_server_name(text)
+    except ValueError as error:
+        raise ConfigError([(str(error), None)]) from None
 
 
 def _target(text: str) -> Target:

@@ -108,7 +108,8 @@ def _write(folder: Path, config: str, secrets: dict[str, str]) -> None:
         finally:
             shutil.rmtree(made)
     except OSError as error:
-        raise KeyrotdError(f"{error.filename or folder}: {files.words(error)}") from error
+        find, hint = files.words(error)
+        raise KeyrotdError(f"{error.filename or folder}: {find}", hint=hint) from error
 
 
 def _told(folder: Path, ring: str, url: str, secrets: dict[str, str]) -> Iterator[str]:

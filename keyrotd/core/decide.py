@@ -249,8 +249,8 @@ def verdict(request: Request, window: Window, now_at: int) -> str:
     """Return pending, reached, expired or future. A replayed request finds its goal reached, or has expired."""
     if now_at >= request.made_at + REQUEST_LIFETIME_MS:
         return "expired"
-    if request.made_at > now_at + REQUEST_LIFETIME_MS:
-        return "future"
+    if request.made_at > now_at + REQUEST_LIFETIME_MS or request.past_epoch > window.epoch:
+        return "future"  # nobody can have seen that epoch: such a goal would be asked for again at every tick
     # Every rotation brings a fresh `next` and no mend does, so its birth says whether keys moved on past the epoch.
     reached = window.next.born if request.goal is Goal.ROTATE else window.barrier
     return "reached" if reached > request.past_epoch else "pending"
@@ -362,6 +362,9 @@ def owes(base: Window, other: Window, now_at: int) -> tuple[Key, ...]:
     if other.digest == base.digest or other.digest in base.ancestors:
         return ()
     held = {key.name for key in base.all}
+    if other.next.name in held:
+        # Born with `other`, so base descends from it, however far: what it lacks was retired, its bounds lowered since.
+        return ()
     return tuple(
         key
         for key in other.all

@@ -32,7 +32,7 @@ STORE_MS = 1000
 #: Older windows that still owe a key; more forks than this within one key's life and the oldest goes.
 MAX_SOURCES = 8
 #: A life's reports before its counter would touch the next life's.
-_REPORTS_PER_LIFE = 2**24
+REPORTS_PER_LIFE = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class RingAgent:
         self._say("memory", fault, hint=FORGOTTEN)
         life = max(self._remembered.life + 1, world.clock.wall_ms() // 1000)
         self._remembered = replace(self._remembered, life=life)
-        self._counter = life * _REPORTS_PER_LIFE
+        self._counter = life * REPORTS_PER_LIFE
         self._started_ms = world.clock.boot_ms()
         self._steady_ms = jittered_ms(settings.poll_interval_ms) + STORE_MS
         self._fleet = FleetTime(world.clock, self._steady_ms)
@@ -180,6 +180,7 @@ class RingAgent:
     def _exchange_offers(self, found: Poll) -> None:
         held = self._held
         known = {*self._sources, *self._judged, found.digest, *(held.window.ancestors if held else ())}
+        self._judged &= set(found.offers)  # whoever fills the store with offers must not fill this process
         unknown = [digest for digest in found.offers if digest not in known]
         if unknown:
             self._judged.update(unknown)

@@ -40,6 +40,7 @@ from keyrotd.core.messages import Beat, Event, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
+from keyrotd.daemon.agent import REPORTS_PER_LIFE
 from keyrotd.daemon.clock import Clock, FleetTime, LeaderTime, taking_over
 from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
@@ -54,6 +55,8 @@ FORGET_AFTER_MS = 86_400_000
 _FOR_OTHERS = frozenset({"unknown kek", "unknown signer", "version"})
 #: So many unreadable reports are taken out at each reading, so that a million of them stop no leader.
 _MAX_CLEANED = 32
+#: A node counts its lives by the wall clock (daemon/agent), which may be this far ahead of ours.
+_FUTURE_LIFE_S = 86_400
 #: A beat's instant goes to disk this often.
 SIGNED_AT_EVERY_MS = 60_000
 
@@ -168,6 +171,8 @@ class RingScheduler:
             return
         now_at = reign.time.now()
         self._settle_window(reign, self._stored(reign, desk), desk, now_at)
+        if self._reign is not reign:
+            return
         self._read_reports(reign, desk, now_at)
         self._read_offers(reign, desk)
         reign.requests = self._requests(desk)
@@ -260,6 +265,9 @@ class RingScheduler:
             window = self._opened(data)
         except CorruptWindow as corrupt:
             self._refused("window", corrupt)
+            if corrupt.reason in _FOR_OTHERS and self._window is None:
+                # Another scheduler may well read it; to begin anew over a window that stands would cost every ticket.
+                self._stand_aside(f"the window in the store cannot be read here: {corrupt.reason}")
             return None
         self._say("window", None)
         return window
@@ -302,7 +310,7 @@ class RingScheduler:
         known = {node.report.node: node for node in reign.nodes}
         self._spoilt.clear()
         seen = {}
-        for name, data in self._world.store.reports().items():
+        for name, data in self._handed_in().items():
             report = self._read_report(name, data)
             if report is not None:
                 seen[name] = self._seen(report, known.get(name), reign, now_at)
@@ -312,6 +320,17 @@ class RingScheduler:
         reign.reports_read_at = now_at
         self._clean_reports()
 
+    def _handed_in(self) -> dict[str, bytes]:
+        """Read what nodes handed in; a store full of junk must stop no beat, so then nobody has said anything new."""
+        try:
+            found = self._world.store.reports()
+        except StoreUnavailable as away:
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
+            self._say("reports away", str(away), hint=away.hint)
+            return {}
+        self._say("reports away", None)
+        return found
+
     def _read_report(self, name: str, data: bytes) -> Report | None:
         try:
             return self._proven_report(name, data)
@@ -320,9 +339,13 @@ class RingScheduler:
             return None
 
     def _proven_report(self, name: str, data: bytes) -> Report:
+        """A node's own word, and no copy or foretelling of it."""
         report = read_report(data, keks=self.trust.keks, ring=self.ring)
         if report.node != name:  # the MAC proves the ring, the name inside whose it is
             raise CorruptWindow(f"report {name}: is a copy of that of {report.node}", reason="wrong name")
+        if report.counter // REPORTS_PER_LIFE > self._world.clock.wall_ms() // 1000 + _FUTURE_LIFE_S:
+            # A life that has not begun would mute the node whose name it bears.
+            raise CorruptWindow(f"report {name}: is of a life to come", reason="malformed")
         return report
 
     def _clean_reports(self) -> None:

@@ -139,16 +139,17 @@ class Threads:
         self._running: dict[str, Future[Tended]] = {}
 
     def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]:
-        done = {name: future.result() for name, future in self._running.items() if future.done()}
-        for name in done:
-            del self._running[name]
+        done = self._ended()
         for name, task in tasks.items():
             if name not in self._running:
                 self._running[name] = self._pool.submit(task)
         wait(self._running.values(), timeout=deadline_ms / 1000)
-        for name in [name for name, future in self._running.items() if future.done()]:
-            done[name] = self._running.pop(name).result()
-        return done
+        return done | self._ended()
+
+    def _ended(self) -> dict[str, Tended]:
+        # Taken out first: a task that raised must raise once, and be tried again by the next tick.
+        ended = {name: self._running.pop(name) for name in [n for n, future in self._running.items() if future.done()]}
+        return {name: future.result() for name, future in ended.items()}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

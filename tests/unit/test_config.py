@@ -375,3 +375,13 @@ def test_what_a_reload_does_not_take_is_named() -> None:
 
     assert stays(before, policy_and_log) == ()
     assert stays(before, the_rest) == ("[agent]", "[[server]]")
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_would_only_fail_in_the_daemon_is_refused_here() -> None:
+    probed = SERVER + 'probe = "127.0.0.1:443"\n'
+
+    assert faults(LEAST + probed + 'sni = ".example.com"\n') == ["server \"h\": sni: '.example.com' is no host name"]
+    assert faults(LEAST.replace("[[ring]]", '[scheduler]\nlease_ttl = "10m"\n[[ring]]')) == [
+        'ring "edge": lease_ttl 10m is over 5m'
+    ]

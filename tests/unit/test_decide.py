@@ -23,11 +23,12 @@ from keyrotd.core.decide import (
     free_from,
     judge_gate,
     live,
+    owes,
     verdict,
 )
 from keyrotd.core.messages import Goal, NodeState, Report
 from keyrotd.core.policy import Interval, Policy, impossible
-from keyrotd.core.window import MAX_KEYS, Window
+from keyrotd.core.window import MAX_ANCESTORS, MAX_KEYS, Window
 from tests.unit.builders import (
     DAY,
     HOUR,
@@ -317,9 +318,7 @@ def test_who_insists_drops_live_keys() -> None:
     asked = request(past_epoch=3, made_at=now_at, drop_live_keys=True)
     nodes = in_step(THREE, now_at, slots=3)
 
-    assert decide(view(THREE, nodes, remembered=THREE, requests=[asked]), POLICY, now_at) == Rotate(
-        "drill"
-    )
+    assert decide(view(THREE, nodes, remembered=THREE, requests=[asked]), POLICY, now_at) == Rotate("drill")
 
 
 def test_whoever_keeps_asking_does_not_outlast_the_sealing_key() -> None:
@@ -780,3 +779,23 @@ def test_a_window_that_is_older_than_ones_own_memory_ends_no_speak_time() -> Non
 
     assert decide(asked, POLICY, now_at) == Hold("the store has no window; letting every node speak", now_at + 1)
     assert decide(asked, POLICY, now_at + 1) == Bootstrap(burnt.floor + 1, burnt.barrier)
+
+
+def test_a_goal_past_an_epoch_that_nobody_can_have_seen_is_void() -> None:
+    """Else one signed request would have a leader revoke at every tick until it expires."""
+    now_at = THREE.published_at
+    far = request(Goal.REVOKE, past_epoch=THREE.epoch + 1, made_at=now_at)
+
+    assert verdict(far, THREE, now_at) == "future"
+    assert verdict(replace(far, past_epoch=THREE.epoch), THREE, now_at) == "pending"
+
+
+def test_a_window_owes_nothing_to_one_that_was_born_of_it_however_long_ago() -> None:
+    """A store owner who keeps an old offer brings back no key that was retired since."""
+    later = THREE
+    for number in range(1, MAX_ANCESTORS + 3):
+        later = rotated(later, THREE.published_at + number * SECOND, key=600 + number)
+    retired = replace(later, previous=tuple(key for key in later.previous if key.name == THREE.next.name))
+
+    assert THREE.digest not in retired.ancestors
+    assert owes(retired, THREE, later.published_at) == ()
