@@ -1,11 +1,14 @@
 """A leader that goes, dies, sleeps or cannot sign makes way for another, and publishes nothing once overtaken."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from keyrotd.core.messages import Goal, Request
+from keyrotd.seal.keyfiles import Kek
 from keyrotd.seal.messages import sign_request
 from tests.faults.rig import POLICY, RING, STEP_MS, Desk, Rig, filled, names_in
 from tests.mounts import mounted
@@ -193,3 +196,17 @@ def test_a_scheduler_whose_clock_is_off_signs_nothing_and_makes_way(rig: Rig, sk
 
     assert astray.telemetry.standing() == []
     assert rig.window() == window
+
+
+def test_a_scheduler_that_cannot_read_the_window_stands_aside_and_begins_nothing_anew(rig: Rig) -> None:
+    """Half-rolled key files must cost no ticket: another scheduler may well read what this one cannot."""
+    rig.start()
+    standing = rig.peek.look().digest
+    rig.desks.pop().scheduler.stop()
+    stranger = rig.add_desk()
+    stranger.scheduler.trust = replace(rig.trust, keks=(Kek(os.urandom(32)),))
+
+    rig.pass_time(60_000)
+
+    assert rig.peek.look().digest == standing
+    assert rig.peek.look().leader == ""
