@@ -30,7 +30,7 @@ from keyrotd.cli.follow import (
 )
 from keyrotd.cli.forecast import asking, forecast
 from keyrotd.cli.options import CONFIG_OPTION
-from keyrotd.cli.situation import Situation, foresee
+from keyrotd.cli.situation import Situation, first_window_hint, foresee, leader_fault
 from keyrotd.cli.words import counted, instant, iso, short, span
 from keyrotd.config import load
 from keyrotd.core.decide import Decline, listed
@@ -191,14 +191,13 @@ def refuse_rotation(situation: Situation, request: Request) -> None:
 
 def refuse_leaderless(situation: Situation) -> None:
     ring = situation.reading.ring
-    if not situation.led:
-        fault = next((fault for fault in situation.faults if fault.words.startswith("no leader")), None)
-        words = "no leader" if fault is None else fault.words
-        raise KeyrotdError(f"ring {ring}: {words}; nothing was asked for", hint=None if fault is None else fault.hint)
+    fault = leader_fault(situation)
+    if fault is not None:
+        raise KeyrotdError(f"ring {ring}: {fault.words}; nothing was asked for", hint=fault.hint)
     if situation.reading.window is None:
         raise KeyrotdError(
             f"ring {ring}: no window that the verify key proves is in the store; nothing was asked for",
-            hint="a leading scheduler publishes the first one within seconds; `keyrotd status` tells",
+            hint=f"{first_window_hint(situation.policy)}; `keyrotd status` tells",
         )
 
 

@@ -205,7 +205,9 @@ def _held(situation: Situation) -> Hold | None:
 
 
 def _faults(situation: Situation) -> Iterator[Fault]:
-    yield from _leader_faults(situation)
+    leaderless = leader_fault(situation)
+    if leaderless is not None:
+        yield leaderless
     yield from _window_faults(situation)
     yield from _node_faults(situation)
     if situation.reading.refused:
@@ -215,24 +217,42 @@ def _faults(situation: Situation) -> Iterator[Fault]:
         )
 
 
-def _leader_faults(situation: Situation) -> Iterator[Fault]:
-    reading, beat = situation.reading, situation.reading.beat
+def leader_fault(situation: Situation) -> Fault | None:
+    """What keeps the ring from being led, as far as the store tells: it does not say when the lease was taken."""
+    reading, beat, policy = situation.reading, situation.reading.beat, situation.policy
     if situation.led:
-        return
+        return None
     last = "no beat was ever signed" if beat is None else f"the last beat was {_ago(beat.signed_at, situation.now_at)}"
     if not reading.leader:
-        yield Fault(f"no leader: nobody has the lease, {last}", "is a scheduler running, and can it reach the store?")
-    else:
-        yield Fault(
-            f"no leader: {reading.leader} has the lease and signs nothing, {last}",
-            "its log says why: clocks that disagree, a window that it cannot open, or a full disk",
+        return Fault(f"no leader: nobody has the lease, {last}", "is a scheduler running, and can it reach the store?")
+    killed = f"or it was killed: it is succeeded within lease_ttl, {span(policy.lease_ttl_ms)}"
+    logged = "its log says why: clocks that disagree, a window that it cannot open, or a full disk"
+    if _may_be_speaking(situation):
+        return Fault(
+            f"{reading.leader} has the lease and signs nothing yet: a new leader lets every node speak first, {last}",
+            f"this takes up to {span(policy.speak_ms)} from when it took the lease; if longer, {logged}; {killed}",
         )
+    return Fault(f"no leader: {reading.leader} has the lease and signs nothing, {last}", f"{logged}; {killed}")
+
+
+def _may_be_speaking(situation: Situation) -> bool:
+    """Whether the store shows what a leader meets with silence at first: no window, or not the newest."""
+    reading = situation.reading
+    newer = any(node.standing is Standing.HOLDS_NEWER for node in situation.live)
+    return reading.window is None or reading.beat is None or reading.beat.epoch > reading.window.epoch or newer
+
+
+def first_window_hint(policy: Policy) -> str:
+    return (
+        "a leading scheduler lets every node speak first, then publishes: up to "
+        f"{span(policy.speak_ms)} after it took the lease"
+    )
 
 
 def _window_faults(situation: Situation) -> Iterator[Fault]:
     window, beat, now_at = situation.reading.window, situation.reading.beat, situation.now_at
     if window is None:
-        yield Fault("the store holds no window", "a leading scheduler publishes the first one within seconds")
+        yield Fault("the store holds no window", first_window_hint(situation.policy))
         return
     if now_at >= window.seals_until:
         yield Fault(

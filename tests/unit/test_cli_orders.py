@@ -302,6 +302,20 @@ def test_without_a_leader_nothing_is_asked_for() -> None:
     assert refused.value.hint == "is a scheduler running, and can it reach the store?"
 
 
+def test_before_the_first_window_nothing_is_asked_for_and_the_speak_time_is_named() -> None:
+    stage = Stage()
+    stage.pause(3_000)
+
+    with pytest.raises(KeyrotdError) as refused:
+        refuse_rotation(observe(stage.desk(), stage), asked(stage))
+
+    assert str(refused.value) == (
+        "ring edge: scheduler-1 has the lease and signs nothing yet: a new leader lets every node speak first, "
+        "no beat was ever signed; nothing was asked for"
+    )
+    assert str(refused.value.hint).startswith("this takes up to 44s from when it took the lease; ")
+
+
 def test_a_strangers_order_is_followed_by_nobody() -> None:
     stage = settled(Stage())
     stranger = OperatorKey(SIGNER.secret)

@@ -141,6 +141,46 @@ def test_a_leader_that_signs_nothing_is_no_leader() -> None:
     assert faults(found) == ["no leader: scheduler-1 has the lease and signs nothing, the last beat was 10s ago"]
 
 
+def test_a_silent_leader_may_also_have_been_killed() -> None:
+    found = situation(spoken("edge-1"), found=beat(WINDOW, signed_at=NOON - 10_000, confirmed_at=None))
+
+    assert [fault.hint for fault in found.faults] == [
+        "its log says why: clocks that disagree, a window that it cannot open, or a full disk; "
+        "or it was killed: it is succeeded within lease_ttl, 10s"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("window", "found"), [(None, None), (None, beat(WINDOW, signed_at=NOON - MINUTE, confirmed_at=None))]
+)
+def test_before_the_first_window_the_leader_lets_every_node_speak(window: Window | None, found: Beat | None) -> None:
+    shown = situation(spoken("edge-1"), window=window, found=found)
+
+    assert not shown.healthy
+    assert shown.faults[0].words.startswith(
+        "scheduler-1 has the lease and signs nothing yet: a new leader lets every node speak first, "
+    )
+    assert shown.faults[0].hint.startswith("this takes up to 44s from when it took the lease; if longer, its log says")
+
+
+def test_a_leader_whose_store_lost_windows_lets_every_node_speak() -> None:
+    newer = window_at(NOON - MINUTE, epoch=3)
+    old = beat(WINDOW, signed_at=NOON - MINUTE, confirmed_at=None)
+
+    assert "lets every node speak first" in faults(situation(spoken("edge-1", window=newer), found=old))[0]
+
+
+def test_a_real_leader_that_has_just_begun_is_told_so_and_then_heals() -> None:
+    stage = Stage()
+    stage.pause(3_000)
+
+    found = observe(stage.desk(), stage)
+
+    assert "scheduler-1 has the lease and signs nothing yet" in faults(found)[0]
+    stage.pause(MINUTE)
+    assert observe(stage.desk(), stage).healthy
+
+
 def test_an_empty_store_is_no_healthy_ring() -> None:
     found = situation(window=None, leader="", event=None)
 
@@ -152,7 +192,7 @@ def test_an_empty_store_is_no_healthy_ring() -> None:
         "error: no leader: nobody has the lease, no beat was ever signed\n"
         "hint: is a scheduler running, and can it reach the store?\n"
         "error: the store holds no window\n"
-        "hint: a leading scheduler publishes the first one within seconds\n"
+        "hint: a leading scheduler lets every node speak first, then publishes: up to 44s after it took the lease\n"
         "error: no node reports\n"
         "hint: is an agent running, for this ring and on this store?"
     )
