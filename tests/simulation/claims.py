@@ -21,6 +21,7 @@ youngest ticket of each key on every node after every step is all tickets of eve
 - A stranded node, which seals with a key of its own, need not open what was sealed with keys that came with a renewal:
   none but a renewal, after so long an absence of schedulers that every key has expired, seals with a key at once.
 - Between the publish of a revocation and its installation a node is not in sync: what it seals is burnt by intent.
+  That holds for a revocation done again because the store lost it.
 
 A node in sync seals with a shared key unless its window's `seals_until` has passed (it is stranded, hence isolated): a
 ticket under a key of its own counts as any other before that, and would be found to be an orphan.
@@ -257,17 +258,15 @@ class Claims:
         window = self.windows.get(digest)
         if window is None or window.barrier != newest.barrier:
             return False
-        if newest.barrier == newest.epoch and digest != self._newest_digest:
-            return False
         reference_at = now if self.world.reachable else self.world.last_reach_at
         if reference_at - at >= policy.node_ttl_ms or not self._lives(node):
             return False
         if digest == self._newest_digest:
             return True
-        return reference_at - self._behind_since(window, newest) <= policy.overdue_after_ms
-
-    def _behind_since(self, window: Window, newest: Window) -> int:
-        return min(out_at for rank, out_at in self._by_rank if window.rank < rank <= newest.rank)
+        newer = [known for known in self._by_rank if window.rank < known[0] <= newest.rank]
+        if any(barrier == epoch for (barrier, epoch, *_), _ in newer):
+            return False
+        return reference_at - min(out_at for _, out_at in newer) <= policy.overdue_after_ms
 
     def _lives(self, node: "Node") -> bool:
         if node.up and node.agent._held is None:

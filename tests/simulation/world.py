@@ -266,21 +266,24 @@ class Node(Machine):
                     telemetry=SilentTelemetry(),
                 ),
             )
-        self._polled_at = None
-        began_at = world.now
+        began_at, self._polled_at = world.now, None
         pause_ms = self.agent.tick()
         self.ticked_at = began_at
         if not self.sick:
             self.obeyed_at = began_at
         digest = self.agent._read_back()
-        if self._polled_at is not None and digest is not None:
-            self.read_back = (digest, self._polled_at)
+        if digest is not None:
+            self._note_read_back(digest)
         world.claims.remembered(self.name, self.state)
         return pause_ms + pause_ms * world.rng.randrange(JITTER_PERCENT + 1) // 100
 
     def _seen(self, effect: str, answered: bool) -> None:  # noqa: FBT001 - as Hazard calls it
         if effect == "poll" and answered:
             self._polled_at = self.world.now
+
+    def _note_read_back(self, digest: str) -> None:
+        if self._polled_at is not None:
+            self.read_back = (digest, self._polled_at)
 
     def restart_servers(self) -> None:
         for twin in self.servers:
