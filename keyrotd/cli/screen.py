@@ -70,10 +70,13 @@ def _leader(reading: Reading) -> str:
 
 
 def _read_back(situation: Situation, window: Window) -> str:
-    if situation.confirmed_at is None:
-        return "not read back everywhere yet"
-    took_ms = max(0, situation.confirmed_at - window.published_at)
-    return f"read back everywhere within {span(took_ms)}"
+    if situation.confirmed_at is not None:
+        took_ms = max(0, situation.confirmed_at - window.published_at)
+        return f"read back by every live node within {span(took_ms)}"
+    if situation.behind or not situation.live:
+        return "not read back by every live node yet"
+    confirmer = "the next beat" if situation.led else "a leader's beat"
+    return f"read back by every live node; waiting for {confirmer} to confirm"
 
 
 def _nodes(situation: Situation) -> str:

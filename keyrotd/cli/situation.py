@@ -305,7 +305,7 @@ def _unread_faults(situation: Situation) -> Iterator[Fault]:
     if now_at >= window.published_at + situation.policy.spacing_ms + _longest_silence_ms(situation.policy):
         published = instant(window.published_at, now_at)
         yield Fault(
-            f"window {window.epoch}, published {published}, is not read back everywhere by the leader's word",
+            f"window {window.epoch}, published {published}, is not read back by every live node, by the leader's word",
             "look from a host that has the ring's KEK: it proves the reports that name the nodes",
         )
 

@@ -91,7 +91,7 @@ ring edge: healthy
 leader       scheduler-1, lease for another 9s, fence 7
 beat         just now, for epoch 2
 window       epoch 2, digest 6c9c7d03, published 2027-03-01T11:58:00Z (2m ago)
-             read back everywhere within 2s
+             read back by every live node within 2s
 next due     2027-03-01T15:58:00Z (in 3h58m)
 bound        while rotations are on time, a key is gone within 14h43s500ms of being made (V)
 last event   rotate, epoch 2, 2m ago: due
@@ -125,6 +125,24 @@ def test_a_healthy_ring_fits_one_screen() -> None:
 
     assert text(found) == named(HEALTHY)
     assert health((found,)) == 0
+
+
+def test_what_every_live_node_acknowledged_waits_for_the_beat_that_confirms_it() -> None:
+    unconfirmed = beat(WINDOW, signed_at=NOON - 400, confirmed_at=None)
+
+    told = text(situation(spoken("edge-1"), spoken("edge-2"), found=unconfirmed)).splitlines()
+
+    assert told[4] == "             read back by every live node; waiting for the next beat to confirm"
+    assert "nodes        2 live, 0 silent; 0 still to read the window back" in told
+
+
+@pytest.mark.parametrize("kek", [True, False])
+def test_what_is_not_known_to_be_read_back_waits_for_no_beat(kek: bool) -> None:  # noqa: FBT001 - a parameter
+    unconfirmed = beat(WINDOW, signed_at=NOON - 400, confirmed_at=None)
+
+    told = text(situation(spoken("edge-1"), spoken("edge-2", window=BEFORE), found=unconfirmed, kek=kek)).splitlines()
+
+    assert told[4] == "             not read back by every live node yet"
 
 
 def test_without_a_lease_nobody_leads_and_the_last_beat_is_dated() -> None:
@@ -305,7 +323,7 @@ def test_without_the_kek_reports_are_counted_and_believed_for_nothing() -> None:
     assert confirmed.healthy
     assert "nodes        2 reports, unread: the ring's KEK proves them, and is not here" in text(confirmed)
     assert faults(unconfirmed) == [
-        "window 2, published 2027-03-01T11:58:00Z (2m ago), is not read back everywhere by the leader's word"
+        "window 2, published 2027-03-01T11:58:00Z (2m ago), is not read back by every live node, by the leader's word"
     ]
     assert as_values(confirmed)["nodes"] is None
 
