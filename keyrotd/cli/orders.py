@@ -28,12 +28,12 @@ from keyrotd.cli.follow import (
     follow,
     known_events,
 )
-from keyrotd.cli.forecast import asking, forecast
+from keyrotd.cli.forecast import asking, forecast, free_in
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.cli.situation import Situation, first_window_hint, foresee, leader_fault
 from keyrotd.cli.words import counted, instant, iso, short, span
 from keyrotd.config import load
-from keyrotd.core.decide import Decline, listed
+from keyrotd.core.decide import Decline, Hold, listed
 from keyrotd.core.errors import KeyrotdError
 from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, Request
 from keyrotd.core.stek import SEED_BYTES, Stek
@@ -180,13 +180,27 @@ def whoami() -> str:
 def refuse_rotation(situation: Situation, request: Request) -> None:
     """Raise if the leader is away, or would refuse by what is known here."""
     refuse_leaderless(situation)
-    decision = foresee(situation, request)
-    if isinstance(decision, Decline):
+    refusal = _foreseen_refusal(situation, request)
+    if refusal is not None:
+        reason, free_at = refusal
         raise KeyrotdError(
-            f"ring {request.ring}: refused: {decision.reason}",
-            hint=f"free from {instant(decision.until, situation.now_at)}; --drop-live-keys does it anyway, and the "
+            f"ring {request.ring}: refused: {reason}; nothing was asked for",
+            hint=f"free from {instant(free_at, situation.now_at)}; --drop-live-keys does it anyway, and the "
             "tickets of that key die",
         )
+
+
+def _foreseen_refusal(situation: Situation, request: Request) -> tuple[str, int] | None:
+    """Return why the leader would refuse, now or once it no longer holds the request, and until when."""
+    decision = foresee(situation, request)
+    if isinstance(decision, Decline):
+        return decision.reason, decision.until
+    if not isinstance(decision, Hold) or situation.confirmed_at is None or request.drop_live_keys:
+        return None  # until the window is confirmed, the bounds of previous keys may still be lowered
+    free_at = free_in(situation)
+    if free_at is None or (decision.until is not None and free_at <= decision.until):
+        return None
+    return "a server has too few slots: a key whose tickets still live would be dropped", free_at
 
 
 def refuse_leaderless(situation: Situation) -> None:

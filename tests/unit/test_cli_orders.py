@@ -11,7 +11,9 @@ from keyrotd.cli.desk import observe
 from keyrotd.cli.forecast import asking
 from keyrotd.cli.main import run
 from keyrotd.cli.orders import Terms, ordered, question, refuse_rotation, still_burning
+from keyrotd.cli.situation import foresee
 from keyrotd.cli.words import instant
+from keyrotd.core.decide import Hold
 from keyrotd.core.errors import KeyrotdError, StoreUnavailable
 from keyrotd.core.messages import Goal, Report, Request
 from keyrotd.core.policy import Interval
@@ -102,6 +104,30 @@ def test_a_rotation_that_drops_a_live_key_is_refused_here_with_the_instant() -> 
         refuse_rotation(observe(stage.desk(), stage), request)
 
     assert str(refused.value.hint).startswith("free from 2027-03-01T14:0")
+
+
+def test_a_rotation_that_is_held_first_and_then_refused_is_refused_at_once() -> None:
+    stage = settled(Stage(slots=3))
+    told(stage, asked(stage))
+    stage.pause(1_000)
+    situation, request = observe(stage.desk(), stage), asked(stage)
+    assert situation.confirmed_at is not None
+    assert isinstance(foresee(situation, request), Hold)
+
+    with pytest.raises(KeyrotdError, match="ring edge: refused: a server has too few slots") as refused:
+        refuse_rotation(situation, request)
+
+    assert str(refused.value.hint).startswith("free from 2027-03-01T14:0")
+    refuse_rotation(situation, replace(request, drop_live_keys=True))
+
+
+def test_before_the_window_is_confirmed_a_held_rotation_is_left_to_the_leader() -> None:
+    stage = settled(Stage(slots=3))
+    told(stage, asked(stage))
+    stage.pause(1_000)
+    situation = replace(observe(stage.desk(), stage), confirmed_at=None)
+
+    refuse_rotation(situation, asked(stage))
 
 
 def test_the_leaders_own_refusal_is_told_with_the_instant() -> None:
