@@ -133,24 +133,22 @@ def _node_table(situation: Situation) -> Iterator[str]:
 def _node_rows(situation: Situation, nodes: Iterable[Node]) -> Iterator[tuple[str, ...]]:
     yield _NODE_HEAD
     for node in nodes:
-        first = (
-            node.name,
-            node.standing.value,
-            str(node.report.epoch or "-"),
-            "never" if node.spoke_at is None else relative(node.spoke_at, situation.now_at),
-        )
-        servers = [_server_cells(server) for server in node.report.servers] or [("-",) * 6]
+        spoke = "never" if node.spoke_at is None else relative(node.spoke_at, situation.now_at)
+        first = (node.name, node.standing.value, str(node.report.epoch or "-"), spoke)
+        servers = [_server_cells(server, "" if node.live else spoke) for server in node.report.servers] or [("-",) * 6]
         for at, cells in enumerate(servers):
             yield (*(first if at == 0 else ("",) * len(first)), *cells)
 
 
-def _server_cells(server: ServerReport) -> tuple[str, ...]:
+def _server_cells(server: ServerReport, last_known: str) -> tuple[str, ...]:
+    """`last_known`: how long ago a node that is silent now said this, '' for one that speaks."""
+    aged = f" ({last_known})" if last_known else ""
     return (
         server.name,
         server.driver,
-        _STATES[server.state],
+        f"{_STATES[server.state]}{aged}",
         "-" if server.slots is None else str(server.slots),
-        "-" if server.probe is ProbeState.NONE else server.probe.value.replace("_", " "),
+        "-" if server.probe is ProbeState.NONE else f"{server.probe.value.replace('_', ' ')}{aged}",
         server.fault,
     )
 

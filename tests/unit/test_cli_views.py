@@ -279,6 +279,15 @@ def test_a_silent_node_is_unhealthy_and_not_waited_for() -> None:
     assert found.behind == ()
 
 
+def test_what_a_silent_nodes_servers_last_showed_is_told_with_its_age() -> None:
+    found = situation(spoken("edge-1"), spoken("edge-2", ago_ms=HOUR, window=BEFORE, slots=3))
+
+    assert text(found).splitlines()[-2:] == [
+        "edge-1  in step   2      1s ago  haproxy  haproxy  in step           -      resumed",
+        "edge-2  silent    1      1h ago  haproxy  haproxy  in step (1h ago)  3      resumed (1h ago)",
+    ]
+
+
 def test_a_node_may_take_two_polls_to_catch_up() -> None:
     young = window_at(NOON - 5_000)
     late = window_at(NOON - 20_000)
