@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from tests.simulation.claims import Broken
+from tests.simulation.claims import Broken, Orphan
 from tests.simulation.runs import Tally, run
 
 
@@ -14,20 +14,21 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--log", action="store_true", help="print what happened under each seed that broke a claim")
     asked = parser.parse_args()
-    total, broken, began_s = Tally(), 0, time.monotonic()
+    total, broken, orphans, began_s = Tally(), 0, 0, time.monotonic()
     for seed in range(asked.first, asked.first + asked.seeds):
         log: list[str] = []
         try:
             total += run(seed, log=log)
         except Broken as claim:
             broken += 1
+            orphans += isinstance(claim, Orphan)
             print("\n".join(log) if asked.log else "", claim, sep="\n" if asked.log else "")
             print(f"  replay: python -m tests.simulation --seeds 1 --first {seed} --log")
     took_s = time.monotonic() - began_s
     print(
         f"{asked.seeds} seeds in {took_s:.0f} s, {total.ticks / took_s:.0f} ticks/s: {total.ticks} ticks, "
         f"{total.crashes} crashes, {total.publishes} windows, {total.handshakes} handshakes, "
-        f"{total.crowded} outside G1 for want of slots, claims broken under {broken} seeds"
+        f"{total.crowded} outside G1 for want of slots; orphan tickets under {orphans} seeds, any claim broken under {broken}"
     )
     return 1 if broken else 0
 
