@@ -23,12 +23,13 @@ def main() -> int:
             broken += 1
             orphans += isinstance(claim, Orphan)
             print("\n".join(log) if asked.log else "", claim, sep="\n" if asked.log else "")
-            print(f"  replay: python -m tests.simulation --seeds 1 --first {seed} --log")
+            print(f"  replay: python -m tests.simulation --seeds 1 --first {seed} --log", flush=True)
     took_s = time.monotonic() - began_s
     print(
         f"{asked.seeds} seeds in {took_s:.0f} s, {total.ticks / took_s:.0f} ticks/s: {total.ticks} ticks, "
         f"{total.crashes} crashes, {total.publishes} windows, {total.handshakes} handshakes, "
-        f"{total.crowded} outside G1 for want of slots; orphan tickets under {orphans} seeds, any claim broken under {broken}"
+        f"{total.crowded} outside G1 for want of slots; "
+        f"orphan tickets under {orphans} seeds, any claim broken under {broken}"
     )
     return 1 if broken else 0
 
