@@ -102,15 +102,15 @@ def _run(
             fresh = _ready_for(load(config_path), roles)
             taken = [part.retrust(fresh) for part in running]
         except ConfigError as refused:
-            reporter.gauge("config_last_reload_successful", 0)
             reporter.fault("configuration", str(refused), hint="nothing was changed; `keyrotd check` lists every fault")
+            reporter.gauge("config_last_reload_successful", 0)
             return
         for take in taken:  # only now, when everything that is named could be read
             take()
         configure_logging(form=fresh.log.format, level=fresh.log.level)
-        reporter.gauge("config_last_reload_successful", 1)
         reporter.fault("configuration", None)
         reporter.event("configuration.reloaded", path=str(config_path), needs_restart=list(stays(config, fresh)))
+        reporter.gauge("config_last_reload_successful", 1)
 
     reporter.gauge("config_last_reload_successful", 1)
     service = Service(
