@@ -20,6 +20,7 @@ from keyrotd.daemon.clock import Clock, FleetTime
 from keyrotd.daemon.state import FORGOTTEN, Cache, Folder, Remembered, decode_cache, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
+from keyrotd.daemon.turns import Crash
 from keyrotd.seal.keyfiles import Keks, VerifyKey
 from keyrotd.seal.messages import read_beat, write_report
 from keyrotd.seal.window import forget, open_window
@@ -88,6 +89,7 @@ class RingAgent:
         self._tended: dict[str, Tended] = {}
         self._own = self._own_keys()
         self._spoken = False
+        self._crashes: tuple[Crash, ...] = ()
         self._failures = 0
         self._unproven_at: int | None = None
         self._orders: Orders | None = None
@@ -107,6 +109,7 @@ class RingAgent:
             self._consider(found)
         self._fade()
         told = self._told()
+        self._crashes = ()
         self._tend()
         if self._told() != told and found is not None:
             self._speak()
@@ -116,6 +119,11 @@ class RingAgent:
         """Name the servers that were not seen to hold keys that may seal: shared ones, or while alone one's own."""
         names_ready = {n for n, tended in self._tended.items() if tended.report.state is ServerState.IN_STEP}
         return [s.driver.name for s in self._world.servers if s.driver.name not in names_ready]
+
+    @property
+    def crashes(self) -> tuple[Crash, ...]:
+        """What drivers did in the last tick that no driver may do."""
+        return self._crashes
 
     def _poll(self) -> Poll | None:
         report = self._report()
@@ -312,6 +320,7 @@ class RingAgent:
         self._late({*tasks} - {*done})
         for name, tended in done.items():
             self._take_note(name, tended, self._world.clock.boot_ms() - started_ms)
+        self._crashes = tuple(tended.crash for tended in done.values() if tended.crash is not None)
         if held is not None:
             self._raise_floor(held.window)
 

@@ -7,7 +7,7 @@ Everything that its defaults would decide (misfires are skipped after one second
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from keyrotd.core.policy import JITTER_PERCENT
 from keyrotd.daemon.clock import Clock
 from keyrotd.daemon.notify import Notify
 from keyrotd.daemon.telemetry import Reporter
+from keyrotd.daemon.turns import Crash, Ticked, attempt
 from keyrotd.store.port import Wakes
 
 #: The main thread looks at its daemons this often.
@@ -42,10 +43,10 @@ _NEVER_ALONE = timedelta(days=365)
 
 
 class Ticker(Protocol):
-    """A daemon's work. `tick` returns the longest pause in milliseconds before the next one; `stop` is its last act."""
+    """A daemon's work; `stop` is its last act."""
 
-    def tick(self) -> int: ...
-    def stop(self) -> None: ...
+    def tick(self) -> Ticked: ...
+    def stop(self) -> Sequence[Crash]: ...
 
 
 @dataclass
@@ -146,7 +147,8 @@ class Service:
         self._alarm.shutdown(wait=False)
         self._pool.shutdown(wait=True)
         for job in self._jobs:
-            job.ticker.stop()
+            stopped = attempt(job.ticker.stop)
+            self._say_whole((stopped,) if isinstance(stopped, Crash) else stopped)
 
     def _watch(self) -> None:
         ready = False
@@ -184,11 +186,12 @@ class Service:
         job.woken.clear()
         started_ms = self._clock.boot_ms()
         job.count_tick(started_ms)
-        try:
-            job.pause_ms = job.ticker.tick()
-        except Exception:  # noqa: BLE001 - the one place: say everything, and withhold the watchdog's food
-            self._reporter.crash()
-        else:
+        ticked = attempt(job.ticker.tick)
+        if isinstance(ticked, Crash):
+            ticked = Ticked(None, (ticked,))
+        job.pause_ms = job.pause_ms if ticked.pause_ms is None else ticked.pause_ms
+        self._say_whole(ticked.crashes)
+        if not ticked.crashes:  # else the watchdog's food is withheld
             job.ended_ms = self._clock.boot_ms()
             self._reporter.observe("tick_duration_seconds", (job.ended_ms - started_ms) / 1000)
             self._reporter.gauge("last_tick_timestamp_seconds", self._clock.wall_ms() / 1000)
@@ -196,6 +199,10 @@ class Service:
         job.due_ms = self._clock.boot_ms() + pause_ms
         job.running = False
         self._rearm(job)
+
+    def _say_whole(self, crashes: Iterable[Crash]) -> None:
+        for crash in crashes:
+            self._reporter.crash(crash.error)
 
     def _pause_ms(self, job: Job) -> int:
         if not job.jittered:

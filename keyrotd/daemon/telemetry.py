@@ -37,7 +37,7 @@ _COUNTERS = {
     "store_regressions_total": ("Times that the store was seen to have lost windows.", ("ring",)),
     "forks_total": ("Windows adopted that do not descend from the one held.", ("ring",)),
     "dropped_keys_total": ("Keys with live tickets that a server had no slot for.", ("ring", "server")),
-    "tick_errors_total": ("Ticks that ended in an unexpected exception.", ()),
+    "tick_errors_total": ("Unexpected exceptions in a tick, of a ring or a driver.", ()),
 }
 _HISTOGRAMS = {
     "install_duration_seconds": ("Install and read back, per server.", ("server",)),
@@ -87,10 +87,10 @@ class Reporter:
         self._faults[key] = text
         self._log.warning("fault.found", fault=key, text=text, hint=hint, **fields)
 
-    def crash(self) -> None:
-        """Say everything about the exception in flight; only service.run has one."""
+    def crash(self, error: BaseException) -> None:
+        """Say everything about an exception that nobody expected; only service.run tells of one."""
         self._counters["tick_errors_total"].inc()
-        self._log.exception("tick.crashed")
+        self._log.error("tick.crashed", exc_info=error)
 
     def count(self, metric: str, **labels: str) -> None:
         counter = self._counters[metric]

@@ -9,6 +9,7 @@ from keyrotd.core.errors import InstallFailed
 from keyrotd.core.keys import Installed, Keys, in_step, names
 from keyrotd.core.messages import ProbeState, ServerReport, ServerState
 from keyrotd.core.stek import Secrets
+from keyrotd.daemon.turns import Crash, attempt
 from keyrotd.servers.port import Driver, ServerUnreachable
 
 #: A handshake with the server, given what it must seal with: what that showed, and words for people.
@@ -44,7 +45,11 @@ class Orders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tended:
-    """How a server was left. `wanted` are the names of the keys it was to hold; `drifted`: it had lost them."""
+    """
+    How a server was left. `wanted` are the names of the keys it was to hold; `drifted`: it had lost them.
+
+    `crash`: what its driver did that no driver may do.
+    """
 
     report: ServerReport
     wanted: tuple[str, ...]
@@ -53,10 +58,11 @@ class Tended:
     drifted: bool = False
     crowded: bool = False
     hint: str | None = None
+    crash: Crash | None = None
 
 
 def tend(server: Server, orders: Orders, before: Tended | None) -> Tended:
-    """Leave a server in step if that can be done; never raises for what a server may do."""
+    """Leave a server in step if that can be done; never raises, whatever a server or its driver does."""
     driver, keys = server.driver, orders.for_driver(server.driver)
     told = Tended(
         report=ServerReport(
@@ -70,8 +76,13 @@ def tend(server: Server, orders: Orders, before: Tended | None) -> Tended:
         wanted=names(keys),
         instance="" if before is None else before.instance,
     )
+    outcome = attempt(lambda: _tended(server, keys, orders, told, before))
+    return _crashed(told, outcome) if isinstance(outcome, Crash) else outcome
+
+
+def _tended(server: Server, keys: Keys, orders: Orders, told: Tended, before: Tended | None) -> Tended:
     try:
-        return _proven(server, keys, _brought(driver, keys, orders, told, before), before)
+        return _proven(server, keys, _brought(server.driver, keys, orders, told, before), before)
     except ServerUnreachable as away:
         return _left(told, ServerState.UNREACHABLE, away)
     except InstallFailed as failed:
@@ -120,6 +131,15 @@ def _holds_something(seen: Installed) -> bool:
 
 def _left(told: Tended, state: ServerState, error: InstallFailed) -> Tended:
     return replace(told, report=replace(told.report, state=state, fault=str(error)), hint=error.hint)
+
+
+def _crashed(told: Tended, crash: Crash) -> Tended:
+    # Reports travel, so they name the kind of the exception only: nobody vouches for the words in it.
+    fault = InstallFailed(
+        f"server {told.report.name}: its driver {told.report.driver} crashed: {type(crash.error).__name__}",
+        hint="the log has it whole: tell whoever wrote the driver. the server keeps the keys that it has",
+    )
+    return replace(_left(told, ServerState.FAILED, fault), crash=crash)
 
 
 Tasks = Mapping[str, Callable[[], Tended]]

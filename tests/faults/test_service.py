@@ -14,6 +14,7 @@ import pytest
 
 from keyrotd.daemon.notify import Notify
 from keyrotd.daemon.service import Job, Service, Ticker
+from keyrotd.daemon.turns import Crash, Ticked
 from keyrotd.store.addresses import Address
 from keyrotd.testing.children import wait_until
 from tests.faults.rig import Recorder, Rig, driver_of
@@ -43,15 +44,17 @@ class Work:
     ended: int = 0
     stopped: bool = False
     pauses_ms: int = 20
+    crashes: tuple[Crash, ...] = ()
 
-    def tick(self) -> int:
+    def tick(self) -> Ticked:
         self.began += 1
         self.does()
         self.ended += 1
-        return self.pauses_ms
+        return Ticked(self.pauses_ms, self.crashes)
 
-    def stop(self) -> None:
+    def stop(self) -> tuple[Crash, ...]:
         self.stopped = True
+        return ()
 
 
 @dataclass
@@ -197,13 +200,29 @@ def test_a_tick_that_raises_is_counted_said_whole_and_starves_the_watchdog(shell
         shell.look(1)
         assert "WATCHDOG=1" not in shell.look()
         crashes = shell.recorder.events("tick.crashed")
-        assert crashes[0]["exc_info"] is True
+        assert isinstance(crashes[0]["exc_info"], ZeroDivisionError)
         assert crashes[0]["log_level"] == "error"
 
         work.does = lambda: None
         ended = work.ended
         wait_until(lambda: work.ended > ended, "a tick ends again")
         assert "WATCHDOG=1" in shell.look()
+
+    shell.play(work, scene)
+
+
+def test_a_tick_in_which_one_part_crashed_starves_the_watchdog_too(shell: Shell) -> None:
+    work, bug = Work(), ZeroDivisionError("a bug")
+
+    def scene() -> None:
+        wait_until(lambda: shell.systemd.heard_of("WATCHDOG=1"), "all is well")
+        work.crashes = (Crash(bug),)
+        wait_until(lambda: shell.recorder.value("tick_errors_total") > 2, "it goes on ticking")
+        shell.clock.boot += HANGING_MS
+
+        shell.look(1)
+        assert "WATCHDOG=1" not in shell.look()
+        assert shell.recorder.events("tick.crashed")[0]["exc_info"] is bug
 
     shell.play(work, scene)
 
@@ -235,11 +254,11 @@ def test_a_store_that_is_away_starves_nobody(shell: Shell, short_path: Path) -> 
     rig.now_at += 2_000
 
     class Ticking:
-        def tick(self) -> int:
-            return min(node.agent.tick(), 20)
+        def tick(self) -> Ticked:
+            return Ticked(min(node.agent.tick(), 20))
 
-        def stop(self) -> None:
-            pass
+        def stop(self) -> tuple[Crash, ...]:
+            return ()
 
     def scene() -> None:
         wait_until(lambda: node.telemetry.value("store_errors_total", operation="poll") > 3, "the store is away")

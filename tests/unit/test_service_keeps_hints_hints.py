@@ -12,6 +12,7 @@ from keyrotd.daemon.clock import SystemClock
 from keyrotd.daemon.notify import Notify
 from keyrotd.daemon.service import WAKE_GAP_MS, WAKES_AT_ONCE, Job, Service
 from keyrotd.daemon.telemetry import Reporter
+from keyrotd.daemon.turns import Crash, Ticked
 
 LONG_MS = 3_600_000
 
@@ -83,15 +84,15 @@ class Ticks:
     count: int = field(default=0, init=False)
     end: Callable[[], None] = field(default=lambda: None, init=False)
 
-    def tick(self) -> int:
+    def tick(self) -> Ticked:
         self.count += 1
         self.during()
         if self.count == self.ends:
             self.end()
-        return LONG_MS
+        return Ticked(LONG_MS)
 
-    def stop(self) -> None:
-        pass
+    def stop(self) -> tuple[Crash, ...]:
+        return ()
 
 
 class Calls:
