@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeAlias, assert_never
 from keyrotd.core.errors import ConfigError
 from keyrotd.core.policy import Interval, Policy, Schedule, impossible
 from keyrotd.daemon.schedule import cron
+from keyrotd.seal.messages import MAX_SERVERS
 from keyrotd.sections import Fault, read, unknown
 from keyrotd.servers.catalogue import COMMON, DRIVERS, Field, Type
 from keyrotd.servers.port import Driver
@@ -408,6 +409,12 @@ class _Reading:
             self._fault(f"kek_file {path}: two rings share it", "a node of one could read the keys of the other")
         for path in _twins(path for server in servers for path in key_files(server.get("driver"))):
             self._fault(f"key_file {path}: two servers share it", "each would undo what the other wrote")
+        for name, count in Counter(server.get("ring") for server in servers).items():
+            if count > MAX_SERVERS:
+                self._fault(
+                    f'ring "{name}": has {count} servers on this node, and a report tells of {MAX_SERVERS} at most',
+                    "run another agent for the rest, with a node name, runtime_dir and state_dir of its own",
+                )
         names = {ring["name"] for ring in rings if "name" in ring}
         for server in servers:
             if names and "ring" in server and server["ring"] not in names:

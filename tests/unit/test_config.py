@@ -10,6 +10,7 @@ from keyrotd.config import Config, Listen, Role, load, needs, stays
 from keyrotd.core.errors import ConfigError
 from keyrotd.core.policy import Interval
 from keyrotd.daemon.schedule import Cron
+from keyrotd.seal.messages import MAX_SERVERS
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.ring import MAX_SLOTS
 from keyrotd.tls.target import Target
@@ -283,6 +284,16 @@ def test_what_must_not_be_shared_is_not(folder: Path) -> None:
 def test_a_server_belongs_to_a_ring_that_there_is() -> None:
     assert refused(LEAST + SERVER.replace('ring = "edge"', 'ring = "egde"')) == [
         ('server "h": ring: there is no ring "egde"', "known: edge")
+    ]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_node_has_no_more_servers_of_a_ring_than_its_report_can_tell_of() -> None:
+    many = [SERVER.replace('"h"', f'"h{n}"').replace("h.keys", f"h{n}.keys") for n in range(MAX_SERVERS + 1)]
+
+    assert len(loaded(LEAST + "".join(many[:-1])).servers) == MAX_SERVERS
+    assert faults(LEAST + "".join(many)) == [
+        'ring "edge": has 33 servers on this node, and a report tells of 32 at most'
     ]
 
 
