@@ -1,5 +1,8 @@
 """keyrotd check: every fault of a configuration and its key files, or what they promise. Connects to nothing."""
 
+import os
+import ssl
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -8,12 +11,14 @@ import click
 
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.config import Config, RingConfig, Role, ServerConfig, load, needs
-from keyrotd.core.errors import ConfigError
+from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.policy import Interval, Policy, words
 from keyrotd.daemon.schedule import Cron
 from keyrotd.seal.keyfiles import K, Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.secrets import read
 from keyrotd.sections import Fault
+from keyrotd.store.addresses import Address, Sentinels
+from keyrotd.tls.handshake import Trust, Version, client_context
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -32,12 +37,15 @@ Exit code: 0 no fault, 78 faults.
 @click.option("--role", type=click.Choice(ROLES), help="Judge what this role needs, instead of all that is there.")
 def check(config_path: Path, role: Role | None) -> None:
     """
-    List every fault of a configuration and of the key files it names; show each ring's time line.
+    List every fault of a configuration and of the files it names; show each ring's time line.
 
     Without --role every key file that the configuration names must be there. Nothing is changed or connected to.
     """
     config = load(config_path)
-    faults = [*(needs(config, role) if role else ()), *key_file_faults(config, role)]
+    lacking = needs(config, role) if role else ()
+    faults = [*lacking, *key_file_faults(config, role), *store_file_faults(config.store.address)]
+    if role in (None, "agent", "standalone"):
+        faults += trust_faults(config)
     if faults:
         raise ConfigError(faults)
     click.echo("\n".join(_promises(config)))
@@ -65,6 +73,54 @@ def key_file_faults(config: Config, role: Role | None) -> Iterator[Fault]:
             f"{secrets.operator_verify_key_file}: does not know the first key of {secrets.operator_key_file}",
             "every request would be refused: add its verify key to the file of every scheduler",
         )
+
+
+def store_file_faults(address: Address) -> Iterator[Fault]:
+    """What is wrong with the files by which we know the store, and it us."""
+    through = address.through.nodes if isinstance(address.through, Sentinels) else ()
+    secrets = (address.password_file, address.key_file, *(sentinel.password_file for sentinel in through))
+    for path in dict.fromkeys(filter(None, secrets)):
+        yield from _exposed(Path(path), 0o027, "chmod 0600, or 0640 with keyrotd's group")
+    for path in filter(None, (address.ca_file, address.cert_file)):
+        yield from _exposed(Path(path), 0o022, "chmod go-w")
+    if address.ca_file is not None:
+        yield from _untrusted(address.ca_file)
+    if address.cert_file is not None and Path(address.cert_file).exists():
+        try:
+            # Whoever runs us must not be asked for a passphrase that a daemon could not be asked for.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(address.cert_file, address.key_file, lambda: b"")
+        except OSError as error:  # ssl.SSLError is one
+            words = f"{address.cert_file}: does not load with its key: {(error.strerror or str(error)).lower()}"
+            yield words, "want a PEM certificate chain, and in key_file its key without a passphrase"
+
+
+def trust_faults(config: Config) -> Iterator[Fault]:
+    """What is wrong with the certificates by which servers are known when they are probed."""
+    for path in dict.fromkeys(server.ca_file for server in config.servers if server.ca_file is not None):
+        yield from _exposed(path, 0o022, "chmod go-w: whoever may change it may stand in for a server")
+        yield from _untrusted(str(path))
+
+
+def _untrusted(ca_file: str) -> Iterator[Fault]:
+    if not Path(ca_file).exists():
+        return  # that is told
+    try:
+        client_context(Version.TLS13, Trust(ca_file=ca_file))
+    except KeyrotdError as error:
+        yield str(error).removeprefix("probe: "), error.hint
+
+
+def _exposed(path: Path, mask: int, hint: str) -> Iterator[Fault]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        yield f"{path}: cannot be read: {(error.strerror or str(error)).lower()}", "the configuration names it"
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & mask:
+        yield f"{path}: others may {'read or ' if mask & 0o004 else ''}change it (mode {mode:04o})", hint
+    if status.st_uid not in {0, os.geteuid()}:
+        yield f"{path}: belongs to user {status.st_uid}", f"chown it to root or user {os.geteuid()}"
 
 
 def _keys(path: Path | None, kind: type[K], faults: list[Fault]) -> tuple[K, ...]:

@@ -361,16 +361,6 @@ def of_config_file(place: Place, *, has_password: bool) -> Finding:
     return ok("host.config", f"{place.path}: nobody else may change it")
 
 
-def of_store_secret(place: Place) -> Finding:
-    """Judge a file by which the store knows us: a password, or the key of a client certificate."""
-    if place.mode is None:
-        return grave("host.store_secret", f"{place.path}: is not there", "store.url names it")
-    if place.mode & 0o027:
-        state = f"{place.path}: others may read or change it (mode {place.mode:04o})"
-        return grave("host.store_secret", state, "chmod 0600, or 0640 with keyrotd's group")
-    return ok("host.store_secret", f"{place.path}: nobody else may read it")
-
-
 def of_runtime_dir(place: Place) -> Iterator[Finding]:
     if place.in_memory:
         yield ok("host.runtime_dir", f"{place.path} is in memory")

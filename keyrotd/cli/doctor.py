@@ -16,7 +16,7 @@ import click
 
 from keyrotd import secrets
 from keyrotd.cli import diagnosis, exits, host, screen
-from keyrotd.cli.check import ROLES, key_file_faults
+from keyrotd.cli.check import ROLES, key_file_faults, store_file_faults, trust_faults
 from keyrotd.cli.desk import SystemWatch, Watch, keks_at_hand
 from keyrotd.cli.diagnosis import Finding, RingSeen, Use, Verdict, grave, note, ok
 from keyrotd.cli.options import CONFIG_OPTION
@@ -120,8 +120,11 @@ def examine(config: Config, role: Role | None, watch: Watch) -> Diagnosis:
 def _host(config: Config, role: Role | None, served: tuple[ServerConfig, ...]) -> Iterator[Finding]:
     address = config.store.address
     yield diagnosis.of_config_file(host.file_mode(config.path), has_password=address.password is not None)
-    for path in filter(None, (address.password_file, address.key_file)):
-        yield diagnosis.of_store_secret(host.file_mode(Path(path)))
+    exposed = [*store_file_faults(address), *(trust_faults(config) if served else ())]
+    for words, hint in exposed:
+        yield grave("host.files", words, hint)
+    if not exposed:
+        yield ok("host.files", "every file that it names for store and servers is there, and safe from others")
     faults = [*(needs(config, role) if role else ()), *key_file_faults(config, role)]
     for words, hint in faults:
         yield grave("host.secrets", words, hint)

@@ -1,5 +1,6 @@
 """keyrotd check lists every fault of a configuration and its key files, or shows what is promised."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,52 @@ def test_the_environment_names_the_configuration(path: Path, monkeypatch: pytest
     monkeypatch.setenv("KEYROTD_CONFIG", str(path))
 
     assert run(["check"]) == exits.DONE
+
+
+def checked(path: Path, capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
+    """The faults that are told, without what they begin with."""
+    run(["check", "--config", str(path), *args])
+    return [line.removeprefix("error: ") for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+
+
+def test_what_opens_the_store_is_judged_like_other_secrets(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    password = path.parent / "store.password"
+    url = f"redis+sentinel://keyrotd@h1,h2/m?password_file={password}&sentinel_password_file={password}-s"
+    path.write_text(path.read_text("utf-8").replace('"embedded:"', f'"{url}"'), "utf-8")
+    password.write_text("x", "utf-8")
+    password.chmod(0o644)
+
+    assert checked(path, capsys) == [
+        f"{password}: others may read or change it (mode 0644)",
+        f"{password}-s: cannot be read: no such file or directory",
+    ]
+
+    (path.parent / "store.password-s").touch(mode=0o600)
+    password.chmod(0o640)
+    assert checked(path, capsys) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_password_of_somebody_else_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    password = path.parent / "store.password"
+    password.touch(mode=0o600)
+    os.chown(password, 4711, 0)
+    path.write_text(path.read_text("utf-8").replace('"embedded:"', f'"unix:///s?password_file={password}"'), "utf-8")
+
+    assert checked(path, capsys) == [f"{password}: belongs to user 4711"]
+
+
+def test_certificates_that_are_not_there_or_none_are_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = path.parent
+    (home / "nonsense.pem").write_text("no PEM", "utf-8")
+    options = "&".join(f"{key}={home}/nonsense.pem" for key in ("ca_file", "cert_file", "key_file"))
+    text = path.read_text("utf-8").replace('"embedded:"', f'"rediss://store?{options}"')
+    path.write_text(text + SERVER.replace('443"', f'443"\nca_file = "{home}/missing.pem"'), "utf-8")
+    (home / "nonsense.pem").chmod(0o600)
+
+    assert [words.partition(": [")[0] for words in checked(path, capsys)] == [
+        f"CA file {home}/nonsense.pem does not load",
+        f"{home}/nonsense.pem: does not load with its key",
+        f"{home}/missing.pem: cannot be read: no such file or directory",
+    ]
+    assert [words for words in checked(path, capsys, "--role", "scheduler") if "missing" in words] == []

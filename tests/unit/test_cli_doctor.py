@@ -232,11 +232,6 @@ def test_a_configuration_is_as_secret_as_what_is_in_it(mode: int, has_password: 
     assert diagnosis.of_config_file(at(mode), has_password=has_password).verdict is verdict
 
 
-@pytest.mark.parametrize(("mode", "verdict"), [(0o600, OK), (0o640, OK), (0o644, GRAVE), (0o660, GRAVE), (None, GRAVE)])
-def test_what_opens_the_store_is_kept_from_others(mode: int | None, verdict: Verdict) -> None:
-    assert verdicts([diagnosis.of_store_secret(at(mode))]) == {"host.store_secret": verdict}
-
-
 def test_sealed_keys_belong_in_memory_and_floors_on_a_disk() -> None:
     memory, disk = at(0o700), at(0o700, in_memory=False)
 
