@@ -20,6 +20,7 @@ from keyrotd.daemon import agent, scheduler
 from keyrotd.daemon.clock import SystemClock
 from keyrotd.daemon.hardening import harden
 from keyrotd.daemon.health import Answer, HealthServer
+from keyrotd.daemon.lock import locked
 from keyrotd.daemon.notify import Notify
 from keyrotd.daemon.rings import Agents, Schedulers
 from keyrotd.daemon.service import Job, Service
@@ -46,7 +47,7 @@ def scheduler_command(config_path: Path) -> None:
     keyrotd scheduler --config /etc/keyrotd/keyrotd.toml
     """
     with ExitStack() as stack:
-        _run(stack, config_path, ("scheduler",))
+        _run(stack, _begin(stack, config_path, ("scheduler",)), ("scheduler",))
 
 
 @click.command("agent")
@@ -59,7 +60,7 @@ def agent_command(config_path: Path) -> None:
     keyrotd agent --config /etc/keyrotd/keyrotd.toml
     """
     with ExitStack() as stack:
-        _run(stack, config_path, ("agent",))
+        _run(stack, _begin(stack, config_path, ("agent",)), ("agent",))
 
 
 @click.command("standalone")
@@ -73,33 +74,41 @@ def standalone_command(config_path: Path) -> None:
     keyrotd standalone --config /etc/keyrotd/keyrotd.toml
     """
     with ExitStack() as stack:
-        config = _ready_for(load(config_path), ("scheduler", "agent"))
+        config = _begin(stack, config_path, ("scheduler", "agent"))
         private = None
         if config.store.url == "embedded:":
             # From this thread: the kernel ends the store with the thread that started it.
             private = embedded.start(runtime_dir=config.runtime_dir, data_dir=config.state_dir / "store")
             stack.callback(private.stop)
-        _run(stack, config_path, ("scheduler", "agent"), ended=lambda: private is not None and not private.running)
+        _run(stack, config, ("scheduler", "agent"), ended=lambda: private is not None and not private.running)
         if private is not None and not private.running:
             log = config.runtime_dir / "store.log"
             raise KeyrotdError("standalone: the private store ended by itself", hint=f"{log} says why; start me again")
 
 
-def _run(
-    stack: ExitStack, config_path: Path, roles: tuple[Role, ...], *, ended: Callable[[], bool] = lambda: False
-) -> None:
+def _begin(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> Config:
+    """Read the configuration, and be the only daemon of these roles that has its folders."""
     config = _ready_for(load(config_path), roles)
+    _make_folders(config)
+    for folder in (config.state_dir, config.runtime_dir):
+        for role in roles:
+            stack.enter_context(locked(folder, role))
+    return config
+
+
+def _run(
+    stack: ExitStack, config: Config, roles: tuple[Role, ...], *, ended: Callable[[], bool] = lambda: False
+) -> None:
     configure_logging(form=config.log.format, level=config.log.level)
     reporter, clock = Reporter(), SystemClock()
     for refused in harden():
         reporter.fault("hardening", refused, hint="systemd: LimitMEMLOCK=infinity; or run with CAP_IPC_LOCK")
-    _make_folders(config)
     parts = Parts(config=config, reporter=reporter, clock=clock, holder=_holder())
     running = [parts.running(role) for role in roles]
 
     def reload() -> None:
         try:
-            fresh = _ready_for(load(config_path), roles)
+            fresh = _ready_for(load(config.path), roles)
             taken = [part.retrust(fresh) for part in running]
         except ConfigError as refused:
             reporter.fault("configuration", str(refused), hint="nothing was changed; `keyrotd check` lists every fault")
@@ -109,7 +118,7 @@ def _run(
             take()
         configure_logging(form=fresh.log.format, level=fresh.log.level)
         reporter.fault("configuration", None)
-        reporter.event("configuration.reloaded", path=str(config_path), needs_restart=list(stays(config, fresh)))
+        reporter.event("configuration.reloaded", path=str(config.path), needs_restart=list(stays(config, fresh)))
         reporter.gauge("config_last_reload_successful", 1)
 
     reporter.gauge("config_last_reload_successful", 1)
@@ -131,7 +140,7 @@ def _run(
                 metrics=reporter.exposition,
             )
             stack.callback(health.close)
-    reporter.event("daemon.started", roles=list(roles), config=str(config_path))
+    reporter.event("daemon.started", roles=list(roles), config=str(config.path))
     service.run()
     reporter.event("daemon.stopped", roles=list(roles))
 
