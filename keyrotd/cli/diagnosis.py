@@ -394,7 +394,7 @@ def _closed(check: str, place: Place) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """`swaps` are those on disks. `lockable`: a process as large as this one may keep out of them."""
+    """`swaps` are those on disks. `lockable`: a process with the rights and limits of this one may keep out of them."""
 
     swaps: tuple[str, ...]
     lockable: bool

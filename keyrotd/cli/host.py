@@ -2,18 +2,16 @@
 
 import ctypes
 import os
-import resource
 import stat
 from pathlib import Path
 
 from keyrotd.cli.diagnosis import Memory, Place
+from keyrotd.daemon.hardening import lockable
 
 # statfs(2): the kernel's numbers of file systems that live in memory.
 _TMPFS, _RAMFS = 0x01021994, 0x858458F6
 #: Larger than any machine's `struct statfs`.
 _STATFS_BYTES = 512
-
-_CAP_IPC_LOCK = 14
 
 
 def place(path: Path) -> Place:
@@ -33,8 +31,7 @@ def file_mode(path: Path) -> Place:
 
 
 def memory() -> Memory:
-    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return Memory(swaps=_disk_swaps(Path("/proc/swaps")), lockable=_lockable(Path("/proc/self/status"), limit))
+    return Memory(swaps=_disk_swaps(Path("/proc/swaps")), lockable=lockable())
 
 
 def core_pattern() -> str:
@@ -57,15 +54,6 @@ def _disk_swaps(path: Path) -> tuple[str, ...]:
     # zram is memory, compressed.
     names = (line.split()[0] for line in _text(path).splitlines()[1:] if line.strip())
     return tuple(name for name in names if not name.startswith("/dev/zram"))
-
-
-def _lockable(status: Path, limit: int) -> bool:
-    """mlockall(2): with CAP_IPC_LOCK, or if the limit is no less than all of the process's address space."""
-    fields = dict(line.split(":", 1) for line in _text(status).splitlines() if ":" in line)
-    if int(fields.get("CapEff", "0"), 16) >> _CAP_IPC_LOCK & 1:
-        return True
-    size = int(fields.get("VmSize", "0 kB").split()[0]) * 1024
-    return limit == resource.RLIM_INFINITY or limit >= size > 0
 
 
 def _text(path: Path) -> str:

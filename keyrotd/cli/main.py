@@ -18,6 +18,7 @@ from click.shell_completion import CompletionItem
 from keyrotd import __version__
 from keyrotd.cli import exits
 from keyrotd.core.errors import ConfigError, KeyrotdError, StoreUnavailable
+from keyrotd.daemon.hardening import harden
 
 #: Each command: where it is, and its line of help.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
@@ -117,7 +118,8 @@ def cli(ctx: click.Context) -> None:
 
 
 def main() -> Never:
-    """Run one command and exit, see `keyrotd.cli.exits`."""
+    """Run one command and exit, see `keyrotd.cli.exits`. Nothing has been read yet: whatever holds keys is hardened."""
+    harden()  # what it could not do, a daemon says
     sys.exit(run(sys.argv[1:]))
 
 

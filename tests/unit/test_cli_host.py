@@ -40,16 +40,3 @@ def test_swap_that_is_memory_does_not_count(tmp_path: Path, lines: str, found: t
 
     assert host._disk_swaps(swaps) == found
     assert host._disk_swaps(tmp_path / "nowhere") == ()
-
-
-def test_a_capability_locks_memory_and_a_small_limit_does_not(tmp_path: Path) -> None:
-    status = tmp_path / "status"
-
-    def lockable(capabilities: int, size_kb: int) -> bool:
-        status.write_text(f"VmSize:\t{size_kb} kB\nCapEff:\t{capabilities:016x}\n")
-        return host._lockable(status, 8 << 20)
-
-    assert lockable(1 << 14, 300_000)
-    assert not lockable(1 << 13, 300_000)
-    assert lockable(0, 8_000)
-    assert not host._lockable(tmp_path / "nowhere", 8 << 20)
