@@ -10,6 +10,7 @@ class Beat:
     The leader's signed heartbeat: the fleet's clock, and the proof that a scheduler (not just a store) is alive.
 
     `confirmed_at` is the instant at which every live node had read window `digest` back, None while some have not.
+    `accepts` are the ids of all keys that the leader reads by, while it has several of a kind; else it is empty.
     """
 
     ring: str
@@ -17,6 +18,7 @@ class Beat:
     digest: str
     confirmed_at: int | None
     signed_at: int
+    accepts: tuple[str, ...] = ()
 
 
 class Goal(Enum):
@@ -92,7 +94,7 @@ class Report:
 
     `holds` is the digest of the window that the node has accepted, `read_back` that of the window which all its
     servers were seen to hold (None: none, or not all). `counter` only grows, so a replayed report is recognised.
-    `reported_at` is the node's fleet time, 0 while it has none.
+    `reported_at` is the node's fleet time, 0 while it has none. `accepts` is as in a beat.
     """
 
     ring: str
@@ -107,6 +109,7 @@ class Report:
     barrier: int
     poll_interval_ms: int
     servers: tuple[ServerReport, ...]
+    accepts: tuple[str, ...] = ()
 
     @property
     def slots(self) -> int | None:

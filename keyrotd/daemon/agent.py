@@ -21,9 +21,9 @@ from keyrotd.daemon.state import FORGOTTEN, Cache, Folder, Remembered, decode_ca
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
 from keyrotd.daemon.turns import Crash
-from keyrotd.seal.keyfiles import Keks, VerifyKey
+from keyrotd.seal.keyfiles import Keks, VerifyKey, ids_in_change
 from keyrotd.seal.messages import read_beat, write_report
-from keyrotd.seal.window import forget, open_window
+from keyrotd.seal.window import forget, open_window, read_header
 from keyrotd.store.port import Poll, Store
 
 #: A node without a window changes the keys of its own this often.
@@ -42,6 +42,10 @@ class Trust:
 
     verifiers: tuple[VerifyKey, ...]
     keks: Keks
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        return ids_in_change(self.keks, self.verifiers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,7 @@ class RingAgent:
 
     def __init__(self, settings: Settings, trust: Trust, world: World) -> None:
         self.settings, self.trust, self._world = settings, trust, world
+        self._trusted = trust
         self._cache_name, self._memory_name = f"agent-{settings.ring}.cache", f"agent-{settings.ring}.memory"
         self._remembered, fault = try_recall(world.state, self._memory_name)
         self._say("memory", fault, hint=FORGOTTEN)
@@ -84,6 +89,7 @@ class RingAgent:
         self._held: Held | None = None
         self._sources: dict[str, bytes] = {}  # sealed windows by digest, the held one first
         self._stood = ""  # digest of the store's window that was judged last, so that it is not sent again
+        self._unopened: Window | None = None  # the store's window, if it is proven and no KEK here opens it
         self._judged: set[str] = set()  # offers looked at while that window stood
         self._spoilt: dict[str, CorruptWindow] = {}  # those of them that cannot be read
         self._tended: dict[str, Tended] = {}
@@ -103,6 +109,7 @@ class RingAgent:
 
     def tick(self) -> int:
         """Run one pass; return the longest wait until the next, in milliseconds, before jitter."""
+        self._take_trust()
         found = self._poll()
         if found is not None:
             self._hear(found.beat)
@@ -124,6 +131,13 @@ class RingAgent:
     def crashes(self) -> tuple[Crash, ...]:
         """What drivers did in the last tick that no driver may do."""
         return self._crashes
+
+    def _take_trust(self) -> None:
+        """By other keys, what was judged may be judged otherwise: let it be sent again, if only to say so."""
+        if self.trust is not self._trusted:
+            self._trusted = self.trust
+            self._stood = ""
+            self._judged.clear()
 
     def _poll(self) -> Poll | None:
         report = self._report()
@@ -196,7 +210,7 @@ class RingAgent:
                 self._judge_offer(digest, data)
         self._spoilt = {digest: corrupt for digest, corrupt in self._spoilt.items() if digest in found.offers}
         self._say_spoilt()
-        if found.digest != self._stood:
+        if found.digest not in {self._stood, "" if self._unopened is None else self._unopened.digest}:
             return  # the store's window could not be judged: nobody knows yet what it lacks
         for digest, sealed in self._sources.items():
             if not self._covered(digest, found.digest) and digest not in found.offers:
@@ -205,9 +219,9 @@ class RingAgent:
 
     def _covered(self, digest: str, stored: str) -> bool:
         """Whether the store has this window, or one that descends from it."""
-        held = self._held
-        in_force = held is not None and held.window.digest == stored
-        return digest == stored or (in_force and held is not None and digest in held.window.ancestors)
+        known = (self._unopened, None if self._held is None else self._held.window)
+        standing = next((window for window in known if window is not None and window.digest == stored), None)
+        return digest == stored or (standing is not None and digest in standing.ancestors)
 
     def _judge_offer(self, digest: str, data: bytes) -> None:
         """Adopt what another node holds if it is newer; that others hold older ones is no fault of theirs."""
@@ -226,10 +240,13 @@ class RingAgent:
 
     def _judge(self, data: bytes) -> bool:
         """Adopt a window if it is newer. False: it might be judged otherwise later, so let it be sent again."""
+        self._unopened = None
         try:
             seen = self._opened(data)
         except CorruptWindow as corrupt:
             self._refused("window", corrupt.reason, str(corrupt), corrupt.hint)
+            if corrupt.reason == "unknown kek":
+                self._unopened = read_header(data, verifiers=self.trust.verifiers, ring=self.settings.ring)
             return corrupt.reason not in {"unknown kek", "unknown signer"}
         reason = self._weigh(seen, data)
         if reason is None:
@@ -399,6 +416,7 @@ class RingAgent:
                 barrier=self._remembered.memory.barrier,
                 poll_interval_ms=self.settings.poll_interval_ms,
                 servers=self._server_reports(),
+                accepts=self.trust.accepts,
             ),
             self.trust.keks,
         )

@@ -44,7 +44,7 @@ from keyrotd.daemon.agent import REPORTS_PER_LIFE
 from keyrotd.daemon.clock import Clock, FleetTime, LeaderTime, taking_over
 from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
-from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey, ids_in_change
 from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
 from keyrotd.seal.window import open_window, seal_window
 from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
@@ -69,6 +69,10 @@ class Trust:
     verifiers: tuple[VerifyKey, ...]
     operators: tuple[OperatorVerifyKey, ...]
     keks: Keks
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        return ids_in_change(self.keks, self.verifiers, self.operators)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,7 @@ class RingScheduler:
         self, ring: str, holder: str, policy: Policy, trust: Trust, world: World, *, wait_replicas: int = 0
     ) -> None:
         self.ring, self.policy, self.trust = ring, policy, trust
+        self._trusted = trust
         self._holder, self._world, self._wait_replicas = holder, world, wait_replicas
         self._memory_name = f"scheduler-{ring}.memory"
         self._remembered, fault = try_recall(world.state, self._memory_name)
@@ -130,6 +135,7 @@ class RingScheduler:
 
     def tick(self) -> int:
         """Run one pass; return the wait until the next, in milliseconds."""
+        self._take_trust()
         try:
             self._tick()
             self._say("store", None)
@@ -150,6 +156,16 @@ class RingScheduler:
         if self._reign is not None:
             self._abdicate("stopping")
             self._release()
+
+    def _take_trust(self) -> None:
+        """By other keys, what could not be read may be readable: look again, and at once."""
+        if self.trust is self._trusted:
+            return
+        self._trusted = self.trust
+        self._aside_until_ms = 0
+        if self._reign is not None:
+            self._reign.offers = {digest: offer for digest, offer in self._reign.offers.items() if offer is not None}
+            self._reign.reports_read_at = None
 
     def _tick(self) -> None:
         asked_ms = self._world.clock.boot_ms()
@@ -562,6 +578,7 @@ class RingScheduler:
             digest=window.digest,
             confirmed_at=reign.settled_at if confirmed else None,
             signed_at=signed_at,
+            accepts=self.trust.accepts,
         )
         self._fleet.hear(signed_at)
         self._remember_instant(signed_at)

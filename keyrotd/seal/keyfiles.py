@@ -1,7 +1,7 @@
 """The five kinds of long-lived keys, and the text of the files that hold them. Files are read in keyrotd.secrets."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, TypeVar
 
@@ -158,6 +158,11 @@ def parse(content: str, kind: type[K], where: str) -> tuple[K, ...]:
     if faults:
         raise ConfigError(faults)
     return tuple(keys)
+
+
+def ids_in_change(*kinds: Sequence[AnyKey]) -> tuple[str, ...]:
+    """The ids of all keys, if there are several of a kind; () when nobody needs to be told which ones one has."""
+    return tuple(key.id for keys in kinds for key in keys) if any(len(keys) > 1 for keys in kinds) else ()
 
 
 def make_secrets(ring: str, rand: Rand) -> dict[str, str]:

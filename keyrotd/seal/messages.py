@@ -27,7 +27,8 @@ from keyrotd.seal.keyfiles import Kek, Keks, OperatorKey, OperatorVerifyKey, Sig
 from keyrotd.seal.lines import Lines, line
 from keyrotd.seal.signed import envelope, prove, refuse_other_ring, signed
 
-MAX_BEAT_BYTES = 1_024
+#: With the ids of three full key files, which it names while keys change.
+MAX_BEAT_BYTES = 2_048
 MAX_REQUEST_BYTES = 2_048
 MAX_EVENT_BYTES = 2_048
 MAX_REPORT_BYTES = 32_768
@@ -50,6 +51,7 @@ def sign_beat(beat: Beat, signer: SigningKey) -> bytes:
         line("digest", beat.digest or "-"),
         line("confirmed_at", lines.or_dash(beat.confirmed_at)),
         line("signed_at", beat.signed_at),
+        *_accepts_lines(beat.accepts),
     )
     data = signed(body, kind="beat", signer=signer).encode()
     return _as_meant(beat, data, _beat(envelope(data, kind="beat", limit=MAX_BEAT_BYTES).body_lines()))
@@ -122,6 +124,7 @@ def write_report(report: Report, keks: Keks) -> bytes:
         line("floor", report.floor),
         line("barrier", report.barrier),
         line("poll_interval_ms", report.poll_interval_ms),
+        *_accepts_lines(report.accepts),
         *(_server_line(server) for server in report.servers),
     )
     data = (body + line("mac", keks[0].id, _mac(keks[0], report.ring, body).hex())).encode()
@@ -134,7 +137,12 @@ def read_report(data: bytes, *, keks: Keks, ring: str) -> Report:
     kek_id, mac = Lines("report", found[-1:], first=len(found)).take("mac", _mac_words)
     kek = next((kek for kek in keks if kek.id == kek_id), None)
     if kek is None:
-        raise CorruptWindow(f"ring {ring}: a report under KEK {kek_id}, which is not at hand", reason="unknown kek")
+        node = Lines("report", found[2:3], first=3).take("node", lines.node)
+        raise CorruptWindow(
+            f"ring {ring}: a report in the name of {node} is under KEK {kek_id}, which is not at hand",
+            reason="unknown kek",
+            hint=f"does {node} have this ring's KEK file? until it has, nobody waits for it and it takes no window",
+        )
     # Under the key of the ring that it names: a report cannot be moved to another ring that has the same KEK.
     body = Lines("report", found[1:-1], first=2)
     claimed = Lines("report", found[1:2], first=2).take("ring", lines.name)
@@ -150,6 +158,7 @@ def _beat(body: Lines) -> Beat:
         digest=body.take("digest", lines.maybe(lines.digest)) or "",
         confirmed_at=body.take("confirmed_at", lines.maybe(lines.number)),
         signed_at=body.take("signed_at", lines.number),
+        accepts=_accepts(body),
     )
     body.end()
     return beat
@@ -195,6 +204,7 @@ def _report(body: Lines) -> Report:
         floor=body.take("floor", lines.number),
         barrier=body.take("barrier", lines.number),
         poll_interval_ms=body.take("poll_interval_ms", lines.number),
+        accepts=_accepts(body),
         servers=tuple(_servers(body)),
     )
     body.end()
@@ -203,6 +213,18 @@ def _report(body: Lines) -> Report:
     if len({server.name for server in report.servers}) != len(report.servers):
         lines.refuse("report: names a server twice")
     return report
+
+
+def _accepts_lines(ids: tuple[str, ...]) -> tuple[str, ...]:
+    return (line("accepts", *ids),) if ids else ()
+
+
+def _accepts(body: Lines) -> tuple[str, ...]:
+    return body.take("accepts", _ids) if body.next_is("accepts") else ()
+
+
+def _ids(rest: str) -> tuple[str, ...]:
+    return tuple(lines.key_id(word) for word in rest.split(" "))
 
 
 def _servers(body: Lines) -> Iterator[ServerReport]:

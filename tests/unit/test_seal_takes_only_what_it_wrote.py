@@ -19,7 +19,7 @@ from keyrotd.core.messages import (
 )
 from keyrotd.core.stek import Stek
 from keyrotd.core.window import MAX_ANCESTORS, MAX_KEYS, Key, Window
-from keyrotd.seal.keyfiles import Kek, OperatorKey, SigningKey
+from keyrotd.seal.keyfiles import MAX_KEYS_PER_FILE, Kek, OperatorKey, SigningKey
 from keyrotd.seal.lines import MAX_NUMBER
 from keyrotd.seal.messages import (
     MAX_BEAT_BYTES,
@@ -103,6 +103,7 @@ def windows(draw: st.DrawFn) -> Window:
     )
 
 
+key_ids = st.lists(st.binary(min_size=8, max_size=8).map(bytes.hex), max_size=4).map(tuple)
 beats = st.builds(
     Beat,
     ring=names,
@@ -110,6 +111,7 @@ beats = st.builds(
     digest=digests | st.just(""),
     confirmed_at=st.none() | numbers,
     signed_at=numbers,
+    accepts=key_ids,
 )
 requests = st.builds(
     Request,
@@ -153,6 +155,7 @@ reports = st.builds(
     barrier=numbers,
     poll_interval_ms=numbers,
     servers=st.lists(servers, max_size=4, unique_by=lambda server: server.name).map(tuple),
+    accepts=key_ids,
 )
 
 
@@ -258,7 +261,17 @@ def test_the_largest_of_everything_fits() -> None:
         reason=" " * MAX_REASON,
     )
 
+    beat = Beat(
+        ring=largest,
+        epoch=MAX_NUMBER,
+        digest="ab" * 32,
+        confirmed_at=MAX_NUMBER,
+        signed_at=MAX_NUMBER,
+        accepts=("ab" * 8,) * 3 * MAX_KEYS_PER_FILE,
+    )
+
     assert len(seal_window(window, keks=KEKS, signer=SIGNER, rand=rand)) <= MAX_WINDOW_BYTES
+    assert len(sign_beat(beat, SIGNER)) <= MAX_BEAT_BYTES
     assert len(write_report(report_of(servers), KEKS)) <= MAX_REPORT_BYTES
     assert len(sign_request(request, OPERATOR)) <= MAX_REQUEST_BYTES
     assert len(sign_event(event, SIGNER)) <= MAX_EVENT_BYTES
@@ -432,4 +445,5 @@ def report_of(servers: tuple[ServerReport, ...]) -> Report:
         barrier=MAX_NUMBER,
         poll_interval_ms=MAX_NUMBER,
         servers=servers,
+        accepts=("ab" * 8,) * 2 * MAX_KEYS_PER_FILE,
     )

@@ -108,6 +108,8 @@ confirmed_at 1780000007000
 signed_at 1780000009000
 """
 
+KEK_IDS = f"{key_id('keyrotd-kek-1', KEK)} {key_id('keyrotd-kek-1', OTHER_KEK)}"
+
 REQUEST = """\
 keyrotd request v1
 ring edge
@@ -404,13 +406,19 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             "some node has not read it back",
             sign(BEAT.replace("at 1780000007000", "at -"), "beat"),
         ),
+        "beat_while_keys_change": (
+            "ok",
+            "the leader names the keys that it accepts",
+            sign(f"{BEAT}accepts {KEK_IDS}\n", "beat"),
+        ),
+        "beat_accepts_nothing": ("malformed", "the line without an id, signed", sign(BEAT + "accepts \n", "beat")),
         "beat_of_no_window": ("ok", "a leader that has none", sign(_line(BEAT, "digest", "-"), "beat")),
         "beat_flipped": ("bad signature", "one bit of signed_at", flip(beat.encode(), beat.index("signed_at") + 20)),
         "beat_stranger": ("unknown signer", "signed by a stranger", sign(BEAT, "beat", STRANGER)),
         "beat_by_operator": ("unknown signer", "an operator keeps no time", sign(BEAT, "beat", OPERATOR)),
         "beat_other_ring": ("wrong ring", "of ring core", sign(BEAT.replace("ring edge", "ring core"), "beat")),
         "beat_version_2": ("version", "a later format", sign(BEAT.replace("beat v1", "beat v2"), "beat")),
-        "beat_too_large": ("too large", "1025 bytes", beat.encode() + b"x" * (1_025 - len(beat))),
+        "beat_too_large": ("too large", "2049 bytes", beat.encode() + b"x" * (2_049 - len(beat))),
         "beat_trailing_line": ("malformed", "a line after the signature", beat + "seed x\n"),
         "beat_line_more": ("malformed", "a line more, signed", sign(BEAT + "more 1\n", "beat")),
         "beat_short_digest": ("malformed", "signed", sign(_line(BEAT, "digest", "ab"), "beat")),
@@ -464,6 +472,11 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
         "event_other_ring": ("wrong ring", "of ring core", sign(EVENT.replace("ring edge", "ring core"), "event")),
         "event_kind_of_two_words": ("malformed", "signed", sign(_line(EVENT, "kind", "two words"), "event")),
         "report_plain": ("ok", "one server in step, one not", report()),
+        "report_while_keys_change": (
+            "ok",
+            "the node names the keys that it accepts",
+            report(REPORT.replace("server haproxy", f"accepts {KEK_IDS}\nserver haproxy", 1)),
+        ),
         "report_of_no_server": ("ok", "none configured yet", report(REPORT[: REPORT.index("server ")])),
         "report_flipped": (
             "bad signature",
