@@ -138,6 +138,7 @@ def _run(
                 alive=lambda: (service.alive, "alive" if service.alive else "a tick hangs or keeps failing"),
                 ready=partial(_ready, service, part),
                 metrics=reporter.exposition,
+                crashed=reporter.crash,
             )
             stack.callback(health.close)
     reporter.event("daemon.started", roles=list(roles), config=str(config.path))

@@ -37,7 +37,7 @@ _COUNTERS = {
     "store_regressions_total": ("Times that the store was seen to have lost windows.", ("ring",)),
     "forks_total": ("Windows adopted that do not descend from the one held.", ("ring",)),
     "dropped_keys_total": ("Keys with live tickets that a server had no slot for.", ("ring", "server")),
-    "tick_errors_total": ("Unexpected exceptions in a tick, of a ring or a driver.", ()),
+    "tick_errors_total": ("Unexpected exceptions: of a tick, a ring in it, a driver, or a page of ours.", ()),
 }
 _HISTOGRAMS = {
     "install_duration_seconds": ("Install and read back, per server.", ("server",)),
