@@ -1,0 +1,124 @@
+"""Each scenario breaks one thing as it breaks in the field, some at the worst instant, and waits for the healing."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.suite.scene import Scene
+from tests.faults.suite.stands import Alone, Watched, alone, watched
+
+Stage = Callable[[Path, Path], AbstractContextManager[Any]]
+
+
+def flushall(scene: Scene[Alone]) -> None:
+    """FLUSHALL in calm, at the instant of a publish, and again as soon as it was mended."""
+    with scene.traffic():
+        scene.rotate()
+        scene.strike(scene.stand.flush)
+        scene.publish()
+        scene.strike(scene.stand.flush)
+        scene.strike(scene.stand.flush)
+        scene.rotate()
+
+
+def restart_without_persistence(scene: Scene[Alone]) -> None:
+    """The store is killed and starts empty, in calm and at the instant of a publish."""
+
+    def restart() -> None:
+        scene.stand.die()
+        scene.stand.start()
+
+    with scene.traffic():
+        scene.rotate()
+        scene.strike(restart)
+        scene.publish()
+        scene.strike(restart)
+        scene.rotate()
+
+
+def old_snapshot(scene: Scene[Alone]) -> None:
+    """An old snapshot of the store is restored, one rotation old and then two."""
+    with scene.traffic():
+        snapshot = scene.stand.save()
+        scene.rotate()
+        scene.strike(lambda: scene.stand.restore(snapshot))
+        scene.rotate()
+        scene.strike(lambda: scene.stand.restore(snapshot))
+        scene.rotate()
+
+
+def failover_with_the_last_write_lost(scene: Scene[Watched]) -> None:
+    """Replication is cut, a window published, the primary killed, and a replica without that window promoted; twice."""
+
+    def cut() -> Any:
+        primary = scene.stand.parts.primary
+        primary.redis.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+        primary.redis.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        return primary
+
+    with scene.traffic():
+        primary = cut()
+        scene.rotate()
+        scene.strike(lambda: os.kill(primary.pid, signal.SIGKILL))
+        primary = cut()
+        scene.publish()
+        scene.strike(lambda: os.kill(primary.pid, signal.SIGKILL))
+        scene.rotate()
+
+
+def two_leaders(scene: Scene[Alone]) -> None:
+    """The leader is frozen beyond its lease, another one publishes, the first wakes up and believes that it leads."""
+
+    def freeze() -> None:
+        frozen.append(scene.leader)
+        scene.fleet.freeze(frozen[-1])
+        scene.until(lambda: scene.leader not in {frozen[-1], ""}, "another scheduler leads")
+
+    def thaw() -> None:
+        leader = frozen[-1]
+        lost = scene.said(leader, "lease.lost")
+        scene.fleet.thaw()
+        scene.until(lambda: scene.said(leader, "lease.lost") > lost, f"{leader} knows that it was overtaken")
+
+    frozen: list[str] = []
+    with scene.traffic():
+        scene.rotate()
+        scene.strike(freeze)
+        scene.rotate()
+        thaw()
+        scene.ask_rotation()  # so that it may be frozen between its decision and its publish
+        scene.strike(freeze)
+        thaw()
+        scene.rotate()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`act` is played on what `stage` sets up, given a server's program and a directory."""
+
+    act: Callable[[Scene[Any]], None]
+    stage: Stage
+
+    @property
+    def name(self) -> str:
+        return self.act.__name__.replace("_", "-")
+
+    @property
+    def story(self) -> str:
+        return self.act.__doc__ or ""
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(flushall, alone),
+        Scenario(restart_without_persistence, alone),
+        Scenario(old_snapshot, alone),
+        Scenario(failover_with_the_last_write_lost, watched),
+        Scenario(two_leaders, alone),
+    )
+}
