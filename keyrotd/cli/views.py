@@ -258,7 +258,7 @@ def acl(config_path: Path, *, rings: tuple[str, ...]) -> None:
     """
     config = load(config_path)
     names = [ring.name for ring in chosen(config, rings)]
-    for line in store_acl.lines(config.store.namespace, names):
+    for line in store_acl.lines(config.store.namespace, names, db=config.store.address.db):
         click.echo(line)
     for line in _PASSWORDS:
         click.echo(line, err=True)

@@ -4,21 +4,27 @@ from collections.abc import Iterable
 
 from keyrotd.store.redis import channel
 
-# What redis-py needs to log in, how a cluster is told that we come from another node, and what every script reads with.
-_CONNECT = "+ping +hello +auth +select +client|setname +asking"
-_READ = "+evalsha_ro +eval_ro +type +get +strlen +hget +hstrlen +hlen +hrandfield +pttl"
+# What redis-py needs to log in, how a cluster is told that we come from another node, and what everybody reads with.
+_COMMON = (
+    "+ping +hello +auth +client|setname +asking +getrange +hget +hstrlen +hlen +hkeys +hset +subscribe +unsubscribe"
+)
+# What the scripts that only read do.
+_SCRIPTS = "+evalsha_ro +eval_ro +type +get +strlen +hrandfield +hgetall +pttl"
 
-_AGENT = f"{_CONNECT} {_READ} +hset +hdel +subscribe +unsubscribe"
-_OPERATOR = f"{_CONNECT} {_READ} +hgetall +lrange +hset +publish +subscribe +unsubscribe +info"
+# No script, which may be without end, no deletion of what other nodes said, and nothing that answers at any length.
+_AGENT = _COMMON
+_OPERATOR = f"{_COMMON} {_SCRIPTS} +lrange +publish +info"
 _SCHEDULER = (
-    f"{_CONNECT} {_READ} +hgetall +lrange +hset +hdel +publish +subscribe +unsubscribe +info "
-    "+evalsha +eval +set +del +pexpire +time +lindex +lpush +ltrim +wait"
+    f"{_COMMON} {_SCRIPTS} +lrange +publish +info "
+    "+hdel +evalsha +eval +set +del +unlink +pexpire +time +lindex +lpush +ltrim +wait"
 )
 
 
-def lines(namespace: str, rings: Iterable[str]) -> tuple[str, ...]:
+def lines(namespace: str, rings: Iterable[str], *, db: int = 0) -> tuple[str, ...]:
     """
     One user for each role, over all of `rings`. Run again they change rights only: a user's passwords stay.
+
+    None may turn to a database other than `db`, where nobody would ever look for what is put there.
 
     A new user cannot log in before it is given one: `ACL SETUSER keyrotd-agent >...`.
     """
@@ -28,9 +34,10 @@ def lines(namespace: str, rings: Iterable[str]) -> tuple[str, ...]:
     agent = " ".join(f"%R~{key}:window %R~{key}:beat %RW~{key}:offers %W~{key}:reports" for key in keys)
     operator = " ".join(f"%R~{key}:* %W~{key}:requests" for key in keys)
     scheduler = " ".join(f"~{key}:*" for key in keys)
+    elsewhere = f" +select|{db}" if db else ""
     # resetchannels first: Redis 7.0 may give new users all channels, and then refuses to add one.
     return tuple(
-        f"ACL SETUSER keyrotd-{role} on resetkeys resetchannels -@all {granted} {wakes} {commands}"
+        f"ACL SETUSER keyrotd-{role} on resetkeys resetchannels -@all {granted} {wakes} {commands}{elsewhere}"
         for role, granted, commands in (
             ("scheduler", scheduler, _SCHEDULER),
             ("agent", agent, _AGENT),

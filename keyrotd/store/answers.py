@@ -7,7 +7,7 @@ Whoever owns the store wrote them: each is checked for shape and size, and belie
 from typing import Final
 
 from keyrotd.store import limits
-from keyrotd.store.port import Desk, Fenced, Look, Moved, Poll, Published
+from keyrotd.store.port import Desk, Fenced, Look, Moved, Published
 
 #: Reports take 600 bytes each, by and large; 20,000 of the largest kind would be 640 MiB, and are not read.
 REPORTS_BYTES: Final = 67_108_864
@@ -32,17 +32,6 @@ def desk(answer: object) -> Desk:
         offers=_names(offers),
         report_count=_number(report_count),
         store_at=_number(store_at),
-    )
-
-
-def poll(answer: object, *, report_fault: str) -> Poll:
-    beat, digest, window, offers = _row(answer, 4)
-    return Poll(
-        beat=_maybe(beat, limits.BEAT_BYTES),
-        digest=_text(digest),
-        window=_maybe(window, limits.WINDOW_BYTES),
-        offers=_names(offers),
-        report_fault=report_fault,
     )
 
 
@@ -76,25 +65,10 @@ def _pairs(answer: object, most: int, value_bytes: int) -> dict[str, bytes]:
     return {_text(answer[at]): _bytes(answer[at + 1], value_bytes) for at in range(0, len(answer), 2)}
 
 
-def offers(answer: object) -> dict[str, bytes]:
-    return _pairs(answer, limits.OFFERS, limits.WINDOW_BYTES)
-
-
 def reports(answer: object) -> dict[str, bytes]:
     if isinstance(answer, int):
         raise Misshapen(f"{answer} reports, more than the {limits.REPORTS} that are read")
     return _pairs(answer, limits.REPORTS, limits.REPORT_BYTES)
-
-
-def count(answer: object) -> int:
-    return _number(answer)
-
-
-def raw_names(answer: object) -> list[bytes]:
-    """Read names that may be garbage, to remove them."""
-    if not isinstance(answer, list) or not all(isinstance(name, bytes) for name in answer):
-        raise Misshapen("no list of names")
-    return answer
 
 
 def events(answer: object) -> tuple[bytes, ...]:

@@ -7,15 +7,13 @@ are and what we may do: passwords, and hashes of them, stay in the answer that c
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from keyrotd.core.errors import StoreUnavailable
-from keyrotd.store import answers, scripts
+from keyrotd.store import answers, plain
 from keyrotd.store.addresses import Address
 from keyrotd.store.port import Poll
 from keyrotd.store.redispy import ResponseError
-from keyrotd.store.scripts import Run
 from keyrotd.store.wire import Wire, unavailable
 
 
@@ -90,12 +88,15 @@ class Examiner:
 
     def ring(self, ring: str) -> Shown:
         key = f"{self._namespace}:{{{ring}}}"
-        run = Run(scripts.POLL, (f"{key}:window", f"{key}:beat", f"{key}:offers"), ("",))
-        poll, reports, leader = self._wire.ask(
-            "examine", run, ("HLEN", f"{key}:reports"), ("HGET", f"{key}:lease", "holder")
+        window, beat, offers = f"{key}:window", f"{key}:beat", f"{key}:offers"
+        *seen, reports, leader = self._wire.ask(
+            "examine",
+            *plain.glance(window, beat, offers),
+            ("HLEN", f"{key}:reports"),
+            ("HGET", f"{key}:lease", "holder"),
         )
         return Shown(
-            poll=self._poll(poll),
+            poll=self._poll(seen, window, offers),
             reports=reports if isinstance(reports, int) else None,
             leader=None if isinstance(leader, ResponseError) else _word(leader) or "",
         )
@@ -103,16 +104,13 @@ class Examiner:
     def close(self) -> None:
         self._wire.close()
 
-    def _poll(self, answer: object) -> Poll | tuple[str, str | None]:
-        decode = partial(answers.poll, report_fault="")
+    def _poll(self, seen: list[object], window: str, offers: str) -> Poll | tuple[str, str | None]:
         try:
-            if isinstance(answer, ResponseError):
-                raise self._unavailable(answer)
-            return decode(answer)
-        except answers.Misshapen as misshapen:
-            refused = self._unavailable(misshapen)
-        except StoreUnavailable as error:
-            refused = error
+            glance = plain.glanced(seen)
+            more = plain.closer(glance, "", window, offers)
+            return plain.polled(glance, self._wire.ask_on("examine", *more) if more else [])
+        except (answers.Misshapen, ResponseError) as refusal:
+            refused = self._unavailable(refusal)
         return str(refused), refused.hint
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
@@ -149,6 +147,8 @@ def _beyond(namespace: str, rings: Iterable[str], role: str | None) -> list[tupl
             ]
         if role == "agent":
             deeds.append(("hand in requests", ("HSET", f"{key}:requests", "x", "x")))
+            deeds.append(("keep the store busy with a script", ("EVAL_RO", "return 1", 0)))
+            deeds.append(("forget what other nodes reported", ("HDEL", f"{key}:reports", "x")))
     return deeds
 
 

@@ -6,7 +6,8 @@ from keyrotd.core.errors import StoreUnavailable
 
 #: A window of 24 keys and 16 ancestors takes about 8 KiB.
 WINDOW_BYTES: Final = 65_536
-BEAT_BYTES: Final = 1_024
+#: Below 300 bytes, but for the ids of keys while those change.
+BEAT_BYTES: Final = 2_048
 #: A node of 20 servers, each with a fault in words, takes about 8 KiB.
 REPORT_BYTES: Final = 32_768
 REQUEST_BYTES: Final = 4_096
@@ -17,6 +18,8 @@ NAME_BYTES: Final = 256
 #: Twice the largest fleet that keyrotd promises to serve.
 REPORTS: Final = 20_000
 OFFERS: Final = 64
+#: What is read of them at a time: twice as many bytes as so many of the largest honest windows take.
+OFFERS_BYTES: Final = 1_048_576
 REQUESTS: Final = 32
 HISTORY: Final = 1_000
 

@@ -117,6 +117,8 @@ class MemoryStore:
             if lease is None or lease.holder == holder:
                 beside = ring.window.fence if ring.window is not None else 0
                 highest = max(ring.fence, beside, fence_above)
+                for digest in list(ring.offers)[: -limits.OFFERS]:
+                    del ring.offers[digest]
                 kept = lease is not None and lease.fence == ring.fence == highest
                 ring.fence = led = highest if kept else highest + 1
                 lease = ring.lease = Lease(holder, ring.fence, now + ttl_ms)
@@ -128,7 +130,7 @@ class MemoryStore:
                 window=_news(ring, known_digest),
                 beat=ring.beat,
                 requests=dict(islice(ring.requests.items(), limits.REQUESTS)),
-                offers=tuple(sorted(ring.offers)),
+                offers=tuple(sorted(islice(ring.offers, limits.OFFERS))),
                 report_count=len(ring.reports),
                 store_at=now,
             )
@@ -155,7 +157,7 @@ class MemoryStore:
                 beat=ring.beat,
                 digest=_digest(ring),
                 window=_news(ring, known_digest),
-                offers=tuple(sorted(ring.offers)),
+                offers=tuple(sorted(ring.offers)) if len(ring.offers) <= limits.OFFERS else (),
             )
 
     def report(self, *, node: str, report: bytes) -> None:
@@ -178,8 +180,6 @@ class MemoryStore:
         named("offer", digest)
         fitting("offer", window, limits.WINDOW_BYTES)
         with _call(self, "offer") as ring:
-            if digest not in ring.offers and len(ring.offers) >= limits.OFFERS:
-                del ring.offers[next(iter(ring.offers))]
             ring.offers[digest] = window
 
     def withdraw(self, *, digest: str) -> None:

@@ -106,8 +106,8 @@ class Store(Protocol):
     - `poll` is a node's one round trip: it reads, and hands in the report. The bytes of the window come only if its
       digest is not `known_digest`.
     - `report`, `reports`, `forget`: one report per node, the last one wins.
-    - `offer`, `withdraw`, `offers`: windows that nodes hold and the store may have lost, by digest. When too many are
-      kept an older one makes room.
+    - `offer`, `withdraw`, `offers`: windows that nodes hold and the store may have lost, by digest. When there are too
+      many, whoever polls is told of none, and the leader's next `lead` leaves some of them.
     - `request`, `settle`: what operators ask for, by id, until settled. A request wakes the leader.
     - `record`, `history`: events, newest first; the oldest fall off the end.
     - `look` and `window` read for people; `wake` shortens everybody's wait.

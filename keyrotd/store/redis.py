@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from keyrotd.core.errors import StoreUnavailable
-from keyrotd.store import answers, limits, scripts
+from keyrotd.store import answers, limits, plain, scripts
 from keyrotd.store.addresses import Address
 from keyrotd.store.limits import fitting, named
 from keyrotd.store.port import Desk, Fenced, Look, Moved, Poll, Published
@@ -96,11 +96,13 @@ class RedisStore:
     def poll(self, *, known_digest: str, node: str, report: bytes) -> Poll:
         named("poll", node)
         fitting("poll", report, limits.REPORT_BYTES)
-        # Two commands in one round trip, since one script over all these keys is refused to who may not write them all.
-        run = Run(scripts.POLL, (self._window, self._beat, self._offers), (known_digest,))
-        read, written = self._wire.ask("poll", run, ("HSET", self._reports, node, report))
+        asked = plain.glance(self._window, self._beat, self._offers)
+        *seen, written = self._wire.ask("poll", *asked, ("HSET", self._reports, node, report))
         fault = str(self._unavailable("report", written)) if isinstance(written, ResponseError) else ""
-        return self._decoded("poll", partial(answers.poll, report_fault=fault), read)
+        glance = self._decoded("poll", plain.glanced, seen)
+        more = plain.closer(glance, known_digest, self._window, self._offers)
+        found = self._wire.ask_on("poll", *more) if more else []
+        return self._decoded("poll", partial(plain.polled, glance, report_fault=fault), found)
 
     def report(self, *, node: str, report: bytes) -> None:
         named("report", node)
@@ -117,13 +119,7 @@ class RedisStore:
     def offer(self, *, digest: str, window: bytes) -> None:
         named("offer", digest)
         fitting("offer", window, limits.WINDOW_BYTES)
-        # Plain commands: an agent has no right to run a script that writes.
-        count = self._ask("offer", answers.count, ("HSET", self._offers, digest, window), ("HLEN", self._offers))
-        if count > limits.OFFERS:
-            excess = min(count - limits.OFFERS, limits.OFFERS)
-            some = self._ask("offer", answers.raw_names, ("HRANDFIELD", self._offers, excess + 1))
-            doomed = [name for name in some if name != digest.encode()][:excess]
-            self._remove("offer", self._offers, doomed)
+        self._ask("offer", _anything, ("HSET", self._offers, digest, window))
 
     def withdraw(self, *, digest: str) -> None:
         self._remove("withdraw", self._offers, [digest])
@@ -132,7 +128,10 @@ class RedisStore:
         asked = tuple(islice(digests, limits.OFFERS))
         if not asked:
             return {}
-        return self._ask("offers", answers.offers, Run(scripts.OFFERS, (self._offers,), asked))
+        sizes = self._wire.ask("offers", *(("HSTRLEN", self._offers, digest) for digest in asked))
+        fair = self._decoded("offers", partial(plain.fair, asked), sizes)
+        found = self._wire.ask_on("offers", *(("HGET", self._offers, digest) for digest in fair)) if fair else []
+        return self._decoded("offers", partial(plain.offers, fair), found)
 
     def request(self, *, id: str, request: bytes) -> None:  # noqa: A002 - as in the port
         named("request", id)
@@ -195,7 +194,7 @@ class RedisStore:
             raise self._unavailable(operation, reply)
         try:
             return decode(reply)
-        except answers.Misshapen as error:
+        except (answers.Misshapen, ResponseError) as error:
             raise self._unavailable(operation, error) from error
 
     def _unavailable(self, operation: str, error: Exception) -> StoreUnavailable:

@@ -47,9 +47,7 @@ RELEASE = _script("release")
 BEAT = _script("beat")
 PUBLISH = _script("publish")
 RECORD = _script("record")
-POLL = _script("poll", read_only=True)
 LOOK = _script("look", read_only=True)
-OFFERS = _script("offers", read_only=True)
 REPORTS = _script("reports", read_only=True)
 
 

@@ -56,6 +56,10 @@ class Wire:
     def ask(self, operation: str, *commands: Command, answer_bytes: int = ANSWER_BYTES) -> list[Any]:
         """Send all commands in one round trip; a command's refusal is a ResponseError among the answers."""
         self._bounds.begin(self.timeout_ms, answer_bytes)
+        return self.ask_on(operation, *commands)
+
+    def ask_on(self, operation: str, *commands: Command) -> list[Any]:
+        """Ask more, in what is left of the same bounds."""
         # That the server closed an idle connection shows only now, and says nothing about the server of this moment.
         if self._connection is not None:
             try:

@@ -276,17 +276,17 @@ def an_offer_is_read_by_digest_until_withdrawn(make: Make) -> None:
     assert store.offers(["d1", "d2"]) == {"d2": b"two"}
 
 
-def a_fresh_offer_finds_room_among_many(make: Make) -> None:
+def too_many_offers_are_told_to_no_node_until_the_leader_leaves_some(make: Make) -> None:
     store = make("edge")
-
     for number in range(limits.OFFERS + 10):
-        digest = f"d{number:03}"
-        store.offer(digest=digest, window=b"window")
-        kept = _lead(store, "a").offers
-        assert digest in kept
-        assert list(kept) == sorted(kept)
+        store.offer(digest=f"d{number:03}", window=b"window")
+    assert store.poll(known_digest="", node="edge-1", report=b"report").offers == ()
+
+    kept = _lead(store, "a").offers
 
     assert len(kept) == limits.OFFERS
+    assert store.poll(known_digest="", node="edge-1", report=b"report").offers == kept
+    assert store.offers(kept) == dict.fromkeys(kept, b"window")
 
 
 def a_request_stays_until_it_is_settled(make: Make) -> None:
@@ -354,7 +354,7 @@ def what_is_too_large_or_empty_or_badly_named_is_refused(make: Make) -> None:
         ("publish", lambda: store.publish(window=b"", digest="d1", epoch=1, fence=1, parent="")),
         ("publish", lambda: store.publish(window=b"x", digest="", epoch=1, fence=1, parent="")),
         ("lead", lambda: _lead(store, "")),
-        ("beat", lambda: store.beat(beat=b"x" * 1_025, fence=1)),
+        ("beat", lambda: store.beat(beat=b"x" * (limits.BEAT_BYTES + 1), fence=1)),
         ("poll", lambda: store.poll(known_digest="", node="edge-1", report=b"x" * 32_769)),
         ("poll", lambda: store.poll(known_digest="", node="edge\n1", report=b"x")),
         ("report", lambda: store.report(node="n" * 257, report=b"x")),
@@ -401,7 +401,7 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     every_byte_is_carried,
     a_node_has_one_report_until_it_is_forgotten,
     an_offer_is_read_by_digest_until_withdrawn,
-    a_fresh_offer_finds_room_among_many,
+    too_many_offers_are_told_to_no_node_until_the_leader_leaves_some,
     a_request_stays_until_it_is_settled,
     every_request_is_read_in_its_turn,
     history_is_newest_first_and_has_an_end,

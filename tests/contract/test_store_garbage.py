@@ -188,15 +188,26 @@ def test_twenty_thousand_reports_are_read(scene: Scene) -> None:
     assert len(scene.store.reports()) == limits.REPORTS
 
 
-def test_a_thousand_rogue_offers_do_not_keep_an_honest_one_out(scene: Scene) -> None:
+def test_a_thousand_rogue_offers_keep_no_honest_one_out_for_long(scene: Scene) -> None:
     scene.redis.hset(scene.key("offers"), mapping={f"rogue{at}": HUGE[:100] for at in range(1_000)})
+    assert scene.store.poll(known_digest="", node="edge-1", report=b"report").offers == ()
+    scene.lead()
+    assert scene.redis.hlen(scene.key("offers")) == limits.OFFERS
+    assert len(scene.store.poll(known_digest="", node="edge-1", report=b"report").offers) == limits.OFFERS
 
-    for _ in range(20):
-        scene.store.offer(digest="honest", window=b"window")
+    scene.store.offer(digest="honest", window=b"window")
 
     assert scene.store.offers(["honest"]) == {"honest": b"window"}
-    assert scene.redis.hlen(scene.key("offers")) == limits.OFFERS
-    assert "honest" in scene.store.poll(known_digest="", node="edge-1", report=b"report").offers
+
+
+def test_large_offers_leave_room_for_small_ones_in_one_reading(scene: Scene) -> None:
+    large = {f"d{at:02}": HUGE[: limits.WINDOW_BYTES] for at in range(limits.OFFERS - 1)}
+    scene.redis.hset(scene.key("offers"), mapping={**large, "honest": b"window"})
+
+    found = scene.store.offers([*large, "honest"])
+
+    assert found["honest"] == b"window"
+    assert sum(map(len, found.values())) <= limits.OFFERS_BYTES < sum(map(len, large.values()))
 
 
 def test_offers_and_requests_too_large_are_not_read(scene: Scene) -> None:

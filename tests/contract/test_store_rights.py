@@ -1,6 +1,7 @@
 """Each role's user, made by the lines of `keyrotd acl`, can do its own work in the store and nobody else's."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,8 @@ BEYOND_AGENTS: dict[str, Callable[[RedisStore], object]] = {
     "reports": lambda store: store.reports(),
     "look": lambda store: store.look(),
     "wake": lambda store: store.wake(),
+    "forget": lambda store: store.forget(node="edge-2"),
+    "withdraw": lambda store: store.withdraw(digest="d1"),
 }
 
 
@@ -159,6 +162,13 @@ def test_an_agent_may_not_go_around_the_scripts(server: Embedded, scheduler: Red
         ("PUBLISH", f"{key}wake", ""),
         ("EVAL", "return redis.call('SET', KEYS[1], 'x')", 1, f"{key}beat"),
         ("EVAL_RO", "return redis.call('SET', KEYS[1], 'x')", 1, f"{key}beat"),
+        ("HGETALL", f"{key}requests"),
+        ("HKEYS", f"{key}reports"),
+        ("HDEL", f"{key}reports", "edge-2"),
+        ("HDEL", f"{key}offers", "d1"),
+        ("HSET", f"{key}requests", "r", "revoke"),
+        ("SELECT", 1),  # where nobody would ever look for what it puts there
+        ("HRANDFIELD", f"{key}offers", -1_000_000_000),  # as long an answer as anybody likes
         ("FLUSHALL",),
         ("CONFIG", "GET", "*"),
         ("SCRIPT", "FLUSH"),
@@ -171,6 +181,50 @@ def test_an_agent_may_not_go_around_the_scripts(server: Embedded, scheduler: Red
                 rogue.execute_command(*command)
 
     assert scheduler.look().window == b"one"
+
+
+def test_an_agent_may_run_no_script_at_all(server: Embedded, scheduler: RedisStore) -> None:
+    publish(scheduler)
+    from redis import Redis
+    from redis.exceptions import NoPermissionError
+
+    endless = "while true do end"
+    with owner(server) as redis:
+        loaded = redis.script_load(endless)
+    tries: list[tuple[str | int, ...]] = [
+        *((verb, endless, 0) for verb in ("EVAL", "EVAL_RO")),
+        *((verb, loaded, 0) for verb in ("EVALSHA", "EVALSHA_RO")),
+        *((verb, "endless", 0) for verb in ("FCALL", "FCALL_RO")),
+        ("SCRIPT", "LOAD", endless),
+        ("FUNCTION", "LIST"),
+    ]
+    with Redis(unix_socket_path=str(server.socket), username="keyrotd-agent", password=PASSWORD) as rogue:
+        for command in tries:
+            with pytest.raises(NoPermissionError):
+                rogue.execute_command(*command)
+
+
+def test_an_agent_needs_nobody_to_bring_scripts(server: Embedded, agent: RedisStore) -> None:
+    with owner(server) as redis:
+        redis.script_flush()
+
+    assert agent.poll(known_digest="", node="edge-1", report=b"report").report_fault == ""
+    assert agent.offers(["d1"]) == {}
+
+
+def test_a_user_may_turn_to_the_database_of_its_store_and_to_no_other(server: Embedded) -> None:
+    with owner(server) as redis:
+        (line,) = (line for line in acl.lines("keyrotd", ["edge"], db=3) if "keyrotd-agent" in line)
+        redis.execute_command(*line.replace("keyrotd-agent", "third").split(" "))
+        redis.execute_command("ACL", "SETUSER", "third", f">{PASSWORD}")
+    third = Address(path=str(server.socket), db=3, username="third", password=PASSWORD)
+
+    store, elsewhere = store_on(third), store_on(replace(third, db=4))
+
+    assert store.poll(known_digest="", node="edge-1", report=b"report").report_fault == ""
+    with pytest.raises(StoreUnavailable):
+        elsewhere.poll(known_digest="", node="edge-1", report=b"report")
+    store.close()
 
 
 def test_an_operator_looks_asks_and_wakes(scheduler: RedisStore, operator: RedisStore) -> None:

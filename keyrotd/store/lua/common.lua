@@ -35,6 +35,19 @@ local function names(key, most, value_most)
   return found
 end
 
+-- Leave nothing in a hash but these fields. What a cluster that moves the slot does not take again is lost.
+local function keep_only(key, kept)
+  local pairs_kept = {}
+  for _, name in ipairs(kept) do
+    pairs_kept[#pairs_kept + 1] = name
+    pairs_kept[#pairs_kept + 1] = redis.call('HGET', key, name)
+  end
+  redis.call('UNLINK', key)
+  for at = 1, #pairs_kept, 1000 do
+    redis.pcall('HSET', key, unpack(pairs_kept, at, math.min(at + 999, #pairs_kept)))
+  end
+end
+
 -- The digest of the stored window ('' : none) and the fence beside it. A hash that lacks either half is no window.
 local function stored(key)
   local digest = field(key, 'digest', limit.name)

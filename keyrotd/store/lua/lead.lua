@@ -34,8 +34,12 @@ for _, id in ipairs(names(requests, limit.requests, limit.request)) do
   asked[#asked + 1] = redis.call('HGET', requests, id)
 end
 
+-- Whoever may add to the offers may add more than anybody can read.
+local offered = names(offers, limit.offers, limit.window)
+if led > 0 and length(offers) > #offered then keep_only(offers, offered) end
+
 local time = redis.call('TIME')
 return {
   led, who, remaining, digest, news(window, digest, known), text(beat, limit.beat),
-  asked, names(offers, limit.offers, limit.window), length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
+  asked, offered, length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
 }
