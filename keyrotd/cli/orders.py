@@ -146,10 +146,13 @@ def revoke(config_path: Path, *, ring: str | None, reason: str, yes: bool, no_wa
     operator = operator_key(config)
     with open_desks(config, [name]) as (desk,):
         situation = observe(desk, watch)
-        request = asking(Goal.REVOKE, situation, who=whoami(), reason=reason)
         refuse_leaderless(situation)
         if not yes:
             click.confirm(question(situation), abort=True)
+            # Whoever thinks it over for minutes means the keys of now, and wants a request that is not void by then.
+            situation = observe(desk, watch)
+            refuse_leaderless(situation)
+        request = asking(Goal.REVOKE, situation, who=whoami(), reason=reason)
         terms = Terms(operator=operator, wait=not no_wait, timeout_ms=timeout_ms, id=os.urandom(_ID_BYTES).hex())
         lines = ordered(desk, situation, request, terms, watch)
         click.echo(next(lines))

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -264,6 +264,28 @@ def test_only_a_confirmed_revoke_burns_keys(
     assert "burn every key on 2 live nodes?" in told
     assert told.endswith("2 live nodes\n")
     assert status_after(live, capsys)["barrier"] == 2
+
+
+class SlowTerminal(Terminal):
+    """Somebody who thinks for so long that much happens before the answer."""
+
+    def __init__(self, answer: str, meanwhile: Callable[[], object]) -> None:
+        super().__init__(answer)
+        self._meanwhile = meanwhile
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override] # typeshed's bases disagree
+        self._meanwhile()
+        return super().readline(-1 if size is None else size)
+
+
+def test_a_revoke_burns_what_there_is_when_it_is_confirmed(
+    live: Live, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", SlowTerminal("y\n", lambda: live.run("rotate", "--now", "--reason", "meanwhile")))
+
+    assert live.run("revoke", "--reason", "a test", "--no-wait") == exits.DONE
+
+    assert re.findall(r"asked to (\w+) past epoch (\d)", capsys.readouterr().out) == [("rotate", "1"), ("revoke", "2")]
 
 
 def status_after(live: Live, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
