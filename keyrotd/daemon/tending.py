@@ -92,8 +92,13 @@ def _tended(server: Server, keys: Keys, orders: Orders, told: Tended, before: Te
 def _brought(driver: Driver, keys: Keys, orders: Orders, told: Tended, before: Tended | None) -> Tended:
     try:
         seen = driver.observe()
-    except ServerUnreachable:
-        driver.install(keys)  # writes the file that a start needs, then says again that nobody is there
+    except ServerUnreachable as away:
+        try:
+            driver.install(keys)  # writes the file that a start needs, then says again that nobody is there
+        except ServerUnreachable:
+            raise away from None
+        except InstallFailed as failed:
+            raise InstallFailed(f"{failed}; and {away}", hint=failed.hint or away.hint) from failed
         raise
     if not orders.ours and _holds_something(seen) and not in_step(seen, keys):
         return replace(told, report=replace(told.report, slots=seen.slots), instance=seen.instance)
