@@ -124,10 +124,14 @@ _NODE_HEAD = ("node", "standing", "epoch", "spoke", "server", "driver", "state",
 def _node_table(situation: Situation) -> Iterator[str]:
     shown = situation.nodes
     if len(shown) > MAX_NODES:
-        shown = tuple(node for node in shown if node.standing is not Standing.IN_STEP)[:MAX_NODES]
+        shown = tuple(node for node in shown if node.standing is not Standing.IN_STEP or _unproven(node))[:MAX_NODES]
     yield from table(_node_rows(situation, shown))
     if len(shown) < len(situation.nodes):
         yield f"{counted(len(situation.nodes) - len(shown), 'node')} not shown, those in step first; --json lists all"
+
+
+def _unproven(node: Node) -> bool:
+    return any(server.probe not in {ProbeState.RESUMED, ProbeState.NONE} for server in node.report.servers)
 
 
 def _node_rows(situation: Situation, nodes: Iterable[Node]) -> Iterator[tuple[str, ...]]:

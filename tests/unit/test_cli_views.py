@@ -365,6 +365,17 @@ def test_a_large_fleet_shows_who_is_not_in_step() -> None:
     assert found[-1] == "100 nodes not shown, those in step first; --json lists all"
 
 
+def test_a_large_fleet_shows_who_is_in_step_and_not_proven() -> None:
+    many = [spoken(f"edge-{count:03}") for count in range(100)]
+    shy = spoken("zebra")
+    shy = replace(shy, servers=(replace(shy.servers[0], probe=ProbeState.NO_TICKETS),))
+
+    found = text(situation(*many, shy)).splitlines()
+
+    assert [line.split()[0] for line in found[-3:]] == ["node", "zebra", "100"]
+    assert "no tickets" in found[-2]
+
+
 def test_json_has_full_names_and_no_text_to_parse() -> None:
     found = json.loads(json.dumps(as_values(situation(spoken("edge-1", slots=3)))))
 
