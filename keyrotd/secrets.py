@@ -1,7 +1,14 @@
-"""Reads key files, and refuses one that others may read, or change. What is in it is parsed by seal/keyfiles."""
+"""
+Reads key files, and refuses one that others may read, or change. What is in it is parsed by seal/keyfiles.
+
+Three ways of handing secrets out fit these rules as they are. A plain file: 0600, keyrotd's own. A systemd credential:
+0400, the service user's own, or root's with an access list whose mask shows as group-read. A Kubernetes secret: links
+into a folder that the kubelet swaps, to files of root that the pod's fsGroup may read.
+"""
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,11 +22,18 @@ def read(path: Path, kind: type[K]) -> tuple[K, ...]:
     """
     The keys of the file at `path`, the first of which seals or signs. Raises ConfigError with every fault found.
 
-    Links are followed, since Kubernetes mounts secrets through them; what is judged is the file that was opened.
+    Links are followed, since Kubernetes mounts secrets through them; what is judged is the file that was opened, and
+    every place where somebody could put another one.
     """
+    return parse(text(path, kind), kind, str(path))
+
+
+def text(path: Path, kind: type[K]) -> str:
+    """The text of the file at `path`, judged and parsed as `read` does."""
     faults, content = _read(path, public=issubclass(kind, VerifyKey | OperatorVerifyKey))
     try:
-        keys = parse(content.decode("utf-8"), kind, str(path))
+        found = content.decode("utf-8")
+        parse(found, kind, str(path))
     except UnicodeDecodeError:
         # Not chained: the cause holds the bytes.
         raise ConfigError([*faults, (f"{path}: want text, found other bytes", "is this the file you meant?")]) from None
@@ -27,7 +41,13 @@ def read(path: Path, kind: type[K]) -> tuple[K, ...]:
         raise ConfigError([*faults, *error.faults]) from None
     if faults:
         raise ConfigError(faults)
-    return keys
+    return found
+
+
+def behind_links(paths: Iterable[Path]) -> dict[Path, str]:
+    """Where those of `paths` lead that pass through a link: it changes when Kubernetes swaps a mounted secret."""
+    found = {path: os.path.realpath(path) for path in paths}
+    return {path: target for path, target in found.items() if target != os.path.abspath(path)}  # noqa: PTH100 - as is
 
 
 def _read(path: Path, *, public: bool) -> tuple[list[Fault], bytes]:
@@ -56,9 +76,13 @@ _HINTS: dict[type[OSError], str] = {
 def _faults(path: Path, status: os.stat_result, *, owners: set[int], public: bool) -> list[Fault]:
     faults: list[Fault] = []
     mode = stat.S_IMODE(status.st_mode)
-    folder = stat.S_IMODE(path.parent.stat().st_mode)
-    if folder & 0o022 and not folder & stat.S_ISVTX:  # sticky: others may add, and not replace (Kubernetes mounts)
-        faults.append((f"{path.parent}: others may replace its files (mode {folder:04o})", "chmod 0700"))
+    for folder in dict.fromkeys((path.parent, Path(os.path.realpath(path)).parent)):
+        open_to = stat.S_IMODE(folder.stat().st_mode)
+        if open_to & 0o022 and not open_to & stat.S_ISVTX:  # sticky: others may add, not replace (Kubernetes mounts)
+            faults.append((f"{folder}: others may replace its files (mode {open_to:04o})", "chmod 0700"))
+    link = path.lstat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in owners:
+        faults.append((f"{path}: is a link of user {link.st_uid}, who may turn it", "name the file itself"))
     if status.st_uid not in owners:
         faults.append((f"{path}: belongs to user {status.st_uid}", f"chown it to root or user {os.geteuid()}"))
     if mode & 0o022:

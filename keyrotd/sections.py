@@ -5,6 +5,7 @@ A field's text becomes what a driver takes (see `servers.catalogue.Type`); `into
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,9 @@ def _converted(found: object, field: Field, folder: Path) -> object:
         case Type.TEXT:
             return _text(found, "a string")
         case Type.PATH:
-            return folder / _text(found, "a path")
+            return _path(_text(found, "a path"), folder)
         case Type.PATHS:
-            return tuple(folder / path for path in _texts(found, "a path or a list of paths"))
+            return tuple(_path(path, folder) for path in _texts(found, "a path or a list of paths"))
         case Type.WORDS:
             if isinstance(found, str):
                 raise _Mismatch("want a list of words, found one string", 'no shell splits it: ["/usr/bin/x", "-y"]')
@@ -99,6 +100,21 @@ def _texts(found: object, want: str) -> Iterator[str]:
     if isinstance(found, list) and not found:
         raise _Mismatch(f"want {want}, found an empty list")
     return (_text(item, want) for item in (found if isinstance(found, list) else [found]))
+
+
+#: Where systemd puts what LoadCredential= names. No other variable means anything in a path.
+_CREDENTIALS = "$CREDENTIALS_DIRECTORY"
+
+
+def _path(text: str, folder: Path) -> Path:
+    begin, _, rest = text.partition("/")
+    if begin != _CREDENTIALS:
+        return folder / text
+    credentials = os.environ.get(begin.removeprefix("$"))
+    if not credentials:
+        hint = "systemd sets it for a unit with LoadCredential=; at a shell set it to the folder of these files"
+        raise _Mismatch(f"begins with {begin}, which is not set", hint)
+    return Path(credentials) / rest
 
 
 def _duration(found: object) -> int:

@@ -74,6 +74,67 @@ def test_links_are_followed_and_the_file_is_judged(tmp_path: Path) -> None:
     assert faults(tmp_path / "kek") == [": others may read it (mode 0444)"]
 
 
+@needs_root
+def test_a_secret_that_kubernetes_mounts_is_read(tmp_path: Path) -> None:
+    """The kubelet: links of root in a sticky folder that all may write to, files 0440 of root and the pod's fsGroup."""
+    mount = tmp_path / "secrets"
+    version = mount / "..2026_11_21"
+    version.mkdir(parents=True)
+    os.chown(put(version / "kek", FILES["edge.kek"], 0o440), 0, 2000)
+    os.chown(version, 0, 2000)
+    version.chmod(0o2755)
+    (mount / "..data").symlink_to(version.name)
+    (mount / "kek").symlink_to("..data/kek")
+    mount.chmod(0o3777)
+
+    assert secrets.read(mount / "kek", Kek)
+    (version / "kek").chmod(0o444)
+    assert faults(mount / "kek") == [": others may read it (mode 0444)"]
+    (version / "kek").chmod(0o440)
+    os.chown(version / "kek", 3000, 2000)
+    assert faults(mount / "kek") == [": belongs to user 3000", ": others may read it (mode 0440)"]
+
+
+def test_the_folder_that_a_link_leads_to_is_judged_too(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    put(folder / "kek", FILES["edge.kek"], 0o400)
+    folder.chmod(0o777)
+    (tmp_path / "kek").symlink_to("open/kek")
+
+    with pytest.raises(ConfigError) as raised:
+        secrets.read(tmp_path / "kek", Kek)
+
+    assert raised.value.faults == ((f"{folder}: others may replace its files (mode 0777)", "chmod 0700"),)
+
+
+@needs_root
+def test_a_link_that_a_stranger_may_turn_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "right", FILES["edge.kek"], 0o400)
+    link = tmp_path / "kek"
+    link.symlink_to("right")
+    os.chown(link, 12345, 0, follow_symlinks=False)
+
+    assert faults(link) == [": is a link of user 12345, who may turn it"]
+
+
+def test_what_is_behind_links_is_seen_to_change(tmp_path: Path) -> None:
+    plain, linked = tmp_path / "plain", tmp_path / "linked"
+    for version in ("..1", "..2"):
+        (tmp_path / version).mkdir()
+        put(tmp_path / version / "kek", FILES["edge.kek"], 0o400)
+    (tmp_path / "..data").symlink_to("..1")
+    linked.symlink_to("..data/kek")
+    put(plain, FILES["edge.kek"], 0o400)
+
+    before = secrets.behind_links([plain, linked])
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+
+    assert before == {linked: str(tmp_path / "..1/kek")}
+    assert secrets.behind_links([plain, linked]) == {linked: str(tmp_path / "..2/kek")}
+
+
 def test_all_faults_of_mode_and_content_come_together(tmp_path: Path) -> None:
     path = put(tmp_path / "kek", FILES["signing.key"], 0o644)
 
