@@ -178,7 +178,7 @@ def make_secrets(ring: str, rand: Rand) -> dict[str, str]:
 
 
 def make_kek(ring: str, rand: Rand) -> str:
-    """The file of a new KEK for `ring`; to rotate, put its key line on top of the old file."""
+    """The file of a new KEK for `ring`."""
     return _written(Kek(rand(KEY_BYTES)), f"the KEK of ring {ring}: schedulers and the agents of this ring need it")
 
 
@@ -210,9 +210,14 @@ def _key(row: str, kind: type[K]) -> K:
         raise _Fault(f"{want} that no honest random source makes", hint) from None
 
 
-def _written(key: AnyKey, comment: str) -> str:
+def key_line(key: AnyKey) -> str:
+    """The one line of a file that is this key, ended."""
     raw = key.public if isinstance(key, VerifyKey | OperatorVerifyKey) else key.secret
-    return f"# keyrotd: {comment}\n{key.kind}:{lines.to_base64(raw)}\n"
+    return f"{key.kind}:{lines.to_base64(raw)}\n"
+
+
+def _written(key: AnyKey, comment: str) -> str:
+    return f"# keyrotd: {comment}\n{key_line(key)}"
 
 
 def _id(label: str, raw: bytes) -> str:
