@@ -19,6 +19,8 @@ from keyrotd.servers import files
 from keyrotd.servers.haproxy_socket import RuntimeSocket
 from keyrotd.store.redis import RedisStore
 
+LAST_WORDS = "killed after "
+
 #: What an agent does to the world, as (whose, name).
 EFFECTS: tuple[tuple[Any, str], ...] = (
     (RedisStore, "poll"),
@@ -49,7 +51,7 @@ class Fate:
 
     def _step(self, name: str) -> None:
         if self._left == 0:
-            print(f"killed after: {name}", flush=True)
+            print(LAST_WORDS + name, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         self._left -= 1
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keyrotd.testing.fleet import RING
 from tests.faults.suite.scene import Scene
-from tests.faults.suite.stands import Alone, Watched, alone, watched
+from tests.faults.suite.stands import Alone, Clustered, Watched, alone, clustered, watched
+from tests.scenes import now_at
 
 Stage = Callable[[Path, Path], AbstractContextManager[Any]]
 
@@ -96,6 +98,77 @@ def two_leaders(scene: Scene[Alone]) -> None:
         scene.rotate()
 
 
+def agent_killed_at_every_step(scene: Scene[Alone]) -> None:
+    """Agents are killed (SIGKILL) after one step of a tick after another, from hearing of a window to reporting it."""
+    numbers = range(1, scene.fleet.nodes + 1)
+    killed_after = []
+    with scene.traffic():
+        for first in range(0, _STEPS, scene.fleet.nodes):
+            for number in numbers:
+                scene.fleet.kill(f"agent-{number}")
+                scene.fleet.start_fated(number, first + number - 1)
+            scene.rotate_while(scene.fleet.mourn)
+            for number in numbers:
+                killed_after.append(scene.fleet.last_words(number))
+                scene.fleet.start_agent(number)
+            scene.heal(now_at())
+        scene.rotate()
+    scene.remarks.append(f"killed after {', '.join(killed_after)}")
+    missed = _EFFECTS - set(killed_after)
+    if missed:
+        scene.faults.append(f"no agent was killed after {', '.join(sorted(missed))}")
+
+
+#: A tick that installs a window has nine; the others are of the tick after it.
+_STEPS = 12
+_EFFECTS = {
+    "poll",
+    *(f"{act} {file}" for act in ("_write_temp", "write") for file in (f"agent-{RING}.cache", "tickets.keys")),
+    "push",
+    *(f"{act} agent-{RING}.memory" for act in ("_write_temp", "write")),
+    "report",
+}
+
+
+def slot_moved_under_load(scene: Scene[Clustered]) -> None:
+    """The ring's slot moves to another node of the cluster, key by key, in calm and while a rotation is asked for."""
+
+    def move() -> None:
+        for _ in scene.stand.parts.move(RING):
+            scene.meanwhile(scene.policy.poll_interval_ms)
+
+    with scene.traffic():
+        scene.rotate()
+        move()
+        scene.heal(now_at())
+        before = scene.ask_rotation()
+        move()
+        scene.heal(now_at())
+        scene.until(lambda: scene.epoch > before, "the request survived the move")
+        scene.rotate()
+
+
+def fleet_rebooted(scene: Scene[Alone]) -> None:
+    """Power fails everywhere: only disks remain. Tickets are lost with the last of their keys, and no later one is."""
+    with scene.traffic():
+        scene.rotate()
+    floor, snapshot = scene.epoch, scene.stand.save()
+
+    def reboot() -> None:
+        scene.fleet.lose_power()
+        scene.stand.die()
+        scene.stand.start()
+        scene.fleet.start()
+
+    scene.strike(reboot)
+    if scene.epoch <= floor:
+        scene.faults.append(f"began anew with window {scene.epoch}, not above {floor}")
+    with scene.traffic():
+        scene.rotate()
+        scene.strike(lambda: scene.stand.restore(snapshot))
+        scene.rotate()
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`act` is played on what `stage` sets up, given a server's program and a directory."""
@@ -120,5 +193,8 @@ SCENARIOS = {
         Scenario(old_snapshot, alone),
         Scenario(failover_with_the_last_write_lost, watched),
         Scenario(two_leaders, alone),
+        Scenario(agent_killed_at_every_step, alone),
+        Scenario(slot_moved_under_load, clustered),
+        Scenario(fleet_rebooted, alone),
     )
 }

@@ -7,8 +7,8 @@ took is measured and never judged.
 """
 
 import random
+import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -74,16 +74,32 @@ class StandingFleet(Fleet):
         for child in self.processes.values():
             child.send_signal(signal.SIGCONT)
 
-    def start_fated(self, number: int, steps: int) -> subprocess.Popen[bytes]:
-        """An agent that dies `steps` steps after it has heard of a new window; its log is its own."""
+    def start_fated(self, number: int, steps: int) -> None:
+        """Start an agent that dies `steps` steps after it has heard of a new window."""
         config = self._configure(f"a{number}", agent=self.haproxies[number - 1])
         argv = [sys.executable, str(fated.__file__), str(steps), "--config", str(config)]
-        child = start_child(argv, log=self.fated_log(number, steps))
-        self.processes[f"agent-{number}"] = child
-        return child
+        self.processes[f"agent-{number}"] = start_child(argv, log=self._log(number))
 
-    def fated_log(self, number: int, steps: int) -> Path:
-        return self.directory / f"agent-{number}-{steps}.log"
+    def mourn(self) -> bool:
+        """Whether every agent is dead."""
+        return all(self.processes[f"agent-{number}"].poll() is not None for number in range(1, self.nodes + 1))
+
+    def last_words(self, number: int) -> str:
+        """After what an agent was killed, by its own log."""
+        return self._log(number).read_text().splitlines()[-1].removeprefix(fated.LAST_WORDS)
+
+    def _log(self, number: int) -> Path:
+        return self.directory / f"agent-{number}.log"
+
+    def lose_power(self) -> None:
+        """Everything ends, and what lay in memory is gone; what was on disk is as it was."""
+        for name in list(self.processes):
+            self.kill(name)
+        for haproxy in self.haproxies:
+            haproxy.stop()
+            haproxy.key_file.unlink()
+        for home in self.directory.glob("[as]?/run"):
+            shutil.rmtree(home)
 
 
 @dataclass
@@ -126,6 +142,12 @@ class Scene(Generic[S]):
 
         self.until(ask, "a rotation is free")
         return asked[0]
+
+    def rotate_while(self, claim: Callable[[], bool]) -> None:
+        """Ask for a rotation of whoever stands in step, and wait for what comes of it."""
+        self.until(lambda: self.whole(0), "every node is in step")
+        self.ask_rotation()
+        self.until(claim, "what a rotation brings about")
 
     def publish(self) -> None:
         """Ask for a rotation, and return at the instant at which the store has it: perhaps nobody else yet."""
@@ -239,9 +261,9 @@ def _sum(one: Tally, other: Tally) -> Tally:
 
 
 @contextmanager
-def set_up(stand: S, directory: Path, haproxy_exe: Path, pace: Pace = PACE) -> Iterator[Scene[S]]:
+def set_up(stand: S, directory: Path, haproxy_exe: Path) -> Iterator[Scene[S]]:
     """A fleet that has rotated once; whatever is frozen is thawed before it is ended."""
-    fleet = StandingFleet(directory, haproxy_exe, nodes=NODES, schedulers=SCHEDULERS, pace=pace, url=stand.url)
+    fleet = StandingFleet(directory, haproxy_exe, nodes=NODES, schedulers=SCHEDULERS, pace=PACE, url=stand.url)
     with ExitStack() as stack:
         stack.callback(fleet.close)
         stack.callback(fleet.thaw)
