@@ -33,7 +33,11 @@ def lockable() -> bool:
     _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if most == resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
-    return may_lock(most, Path("/proc/self/status").read_text(encoding="ascii", errors="replace"))
+    try:
+        status = Path("/proc/self/status").read_text("utf-8", "replace")
+    except OSError:  # a container without /proc is no reason to stop
+        status = ""
+    return may_lock(most, status)
 
 
 def may_lock(most: int, status: str) -> bool:
