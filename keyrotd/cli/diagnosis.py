@@ -76,6 +76,14 @@ class Use:
         return self.address.host.startswith("127.")
 
 
+#: What follows is then of the one node that was asked.
+UNSEEN_OF_CLUSTER = note(
+    "store.nodes",
+    "which nodes the cluster has cannot be seen: this user may not ask for CLUSTER SLOTS",
+    "run doctor once with a store.url whose user may: one node that evicts is enough to lose a ring's window",
+)
+
+
 def of_store(found: Examined, use: Use) -> Iterator[Finding]:
     info = found.info
     if info is None:
@@ -90,7 +98,6 @@ def of_store(found: Examined, use: Use) -> Iterator[Finding]:
         yield from persistence(info, snapshots=found.snapshots)
         yield clients(info, use)
         yield replicas(info, use)
-    yield transport(use)
     yield from rights(found.rights, use)
 
 
@@ -249,12 +256,12 @@ def rights(found: Rights, use: Use) -> Iterator[Finding]:
 
 #: Less than this may as well have passed on the way.
 _AGREEING_MS = 1_000
-#: A tenth of what stops a scheduler.
+#: A tenth of what stops a scheduler: worth a look, however patient a ring is.
 _SKEW_MS = MAX_DISAGREEMENT_MS // 10
 
 
-def of_clock(check: str, whose: str, at: int, own_at: int) -> Finding:
-    """Hold another clock against this machine's, both read at one moment."""
+def of_clock(check: str, whose: str, at: int, own_at: int, *, eps_ms: int) -> Finding:
+    """Hold another clock against this machine's, both read at one moment. `eps_ms` is what the ring allows for."""
     apart_ms = at - own_at
     if abs(apart_ms) < _AGREEING_MS:
         return ok(check, f"{whose} agrees with this machine's")
@@ -265,9 +272,12 @@ def of_clock(check: str, whose: str, at: int, own_at: int) -> Finding:
             state,
             f"set the wrong one right: with clocks over {words(MAX_DISAGREEMENT_MS)} apart a scheduler signs nothing",
         )
-    if abs(apart_ms) > _SKEW_MS:
+    if abs(apart_ms) > min(_SKEW_MS, eps_ms):
         return note(
-            check, state, f"let NTP set them: at {words(MAX_DISAGREEMENT_MS)} a starting scheduler signs nothing"
+            check,
+            state,
+            "let NTP set them: a scheduler that takes over without having heard the one before moves the fleet's time "
+            f"by as much, and at {words(MAX_DISAGREEMENT_MS)} it signs nothing",
         )
     return ok(check, state)
 
@@ -298,7 +308,7 @@ def of_ring(seen: RingSeen, policy: Policy, now_at: int) -> Iterator[Finding]:
     if seen.beat is not None or not seen.refused:
         yield _beat(seen, policy, now_at)
     if seen.moved and seen.beat is not None:
-        yield of_clock("ring.clock", "the leader's clock", seen.beat.signed_at, now_at)
+        yield of_clock("ring.clock", "the leader's clock", seen.beat.signed_at, now_at, eps_ms=policy.eps_ms)
     fleet_at = seen.beat.signed_at if seen.moved and seen.beat is not None else now_at
     if seen.window is not None:
         yield _window(seen.window, fleet_at)

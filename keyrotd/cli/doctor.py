@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -28,6 +29,7 @@ from keyrotd.seal.keyfiles import Keks, VerifyKey
 from keyrotd.seal.messages import read_beat
 from keyrotd.seal.window import open_window, read_header
 from keyrotd.servers.haproxy import HAProxyDriver
+from keyrotd.store.addresses import Address
 from keyrotd.store.examine import Examined, Examiner, Shown
 from keyrotd.tls.handshake import Trust, Version
 from keyrotd.tls.probe import matrix
@@ -105,7 +107,7 @@ def examine(config: Config, role: Role | None, watch: Watch) -> Diagnosis:
     return Diagnosis(
         sections=(
             Section("host", tuple(_host(config, role, served))),
-            Section(f"store {config.store.address}", looked.store),
+            *looked.store,
             *(Section(f"ring {ring.name}", (*looked.of(ring), *_asking(ring, seen))) for ring in config.rings),
             *(Section(f"server {server.name}", server.findings) for server in seen),
             *_unseen(served),
@@ -145,7 +147,7 @@ def _host(config: Config, role: Role | None, served: tuple[ServerConfig, ...]) -
 class _Looked:
     """What the store showed, judged. `windows` by ring: those that a KEK of this host opened and that may seal."""
 
-    store: tuple[Finding, ...]
+    store: tuple[Section, ...]
     rings: Mapping[str, tuple[Finding, ...]]
     windows: Mapping[str, Window]
     away: bool = False
@@ -162,12 +164,37 @@ def _look(config: Config, role: Role | None, watch: Watch) -> _Looked:
     try:
         # The rings first: in a cluster that leads to a node of theirs, and it is that node which tells of itself.
         shown = {name: examiner.ring(name) for name in names}
-        asked_at = watch.wall_ms()
-        examined = examiner.store(names, role)
-        own_at = (asked_at + watch.wall_ms()) // 2
-        return _judged(config, (examined, own_at), shown, _Again(examiner, watch))
+        masters = examiner.masters()
+        if masters is None or masters == (settings.address,):
+            nodes = {"": _examined(examiner, names, role, watch)}
+        else:
+            look = partial(_examined_alone, config, names, role, watch)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                nodes = dict(zip(map(str, masters), pool.map(look, masters), strict=True))
+        return _judged(config, nodes, shown, _Again(examiner, watch), unseen=masters is None)
     except StoreUnavailable as away:
-        return _Looked((grave("store.reached", str(away), away.hint),), {}, {}, away=True)
+        section = Section(f"store {settings.address}", (grave("store.reached", str(away), away.hint),))
+        return _Looked((section,), {}, {}, away=True)
+    finally:
+        examiner.close()
+
+
+#: What a node tells of itself and this machine's clock as it does; or that it is away.
+_Node: TypeAlias = tuple[Examined, int] | StoreUnavailable
+
+
+def _examined(examiner: Examiner, names: list[str], role: Role | None, watch: Watch) -> _Node:
+    asked_at = watch.wall_ms()
+    examined = examiner.store(names, role)
+    return examined, (asked_at + watch.wall_ms()) // 2
+
+
+def _examined_alone(config: Config, names: list[str], role: Role | None, watch: Watch, master: Address) -> _Node:
+    examiner = Examiner(master, namespace=config.store.namespace, timeout_ms=config.store.timeout_ms)
+    try:
+        return _examined(examiner, names, role, watch)
+    except StoreUnavailable as away:
+        return away
     finally:
         examiner.close()
 
@@ -184,8 +211,9 @@ class _Again:
         return self.examiner.ring(ring.name)
 
 
-def _judged(config: Config, store: tuple[Examined, int], shown: dict[str, Shown], again: _Again) -> _Looked:
-    examined, own_at = store
+def _judged(
+    config: Config, nodes: Mapping[str, _Node], shown: dict[str, Shown], again: _Again, *, unseen: bool
+) -> _Looked:
     findings, windows = dict[str, tuple[Finding, ...]](), dict[str, Window]()
     for ring in config.rings:
         findings[ring.name], opened = _ring(config, ring, shown[ring.name], again)
@@ -198,10 +226,25 @@ def _judged(config: Config, store: tuple[Examined, int], shown: dict[str, Shown]
         wait_replicas=config.store.wait_replicas,
         reports=sum(counts) if counts else None,
     )
-    judged = [ok("store.reached", "answers"), *diagnosis.of_store(examined, use)]
+    told = {name: tuple(_told_by(node, use, config)) for name, node in nodes.items()}
+    whole = [ok("store.reached", "answers"), diagnosis.transport(use), *told.pop("", ())]
+    if unseen:
+        whole.append(diagnosis.UNSEEN_OF_CLUSTER)
+    sections = [Section(f"store {config.store.address}", tuple(whole))]
+    return _Looked(
+        (*sections, *(Section(f"store node {name}", found) for name, found in told.items())), findings, windows
+    )
+
+
+def _told_by(node: _Node, use: Use, config: Config) -> Iterator[Finding]:
+    if isinstance(node, StoreUnavailable):
+        yield grave("store.reached", str(node), node.hint)
+        return
+    examined, own_at = node
+    yield from diagnosis.of_store(examined, use)
     if examined.store_at is not None:
-        judged.append(diagnosis.of_clock("store.clock", "its clock", examined.store_at, own_at))
-    return _Looked(tuple(judged), findings, windows)
+        eps_ms = min(ring.policy.eps_ms for ring in config.rings)
+        yield diagnosis.of_clock("store.clock", "its clock", examined.store_at, own_at, eps_ms=eps_ms)
 
 
 def _ring(config: Config, ring: RingConfig, shown: Shown, again: _Again) -> tuple[tuple[Finding, ...], Window | None]:

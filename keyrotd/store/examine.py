@@ -11,7 +11,7 @@ from typing import Any
 
 from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store import answers, plain
-from keyrotd.store.addresses import Address
+from keyrotd.store.addresses import Address, Cluster
 from keyrotd.store.port import Poll
 from keyrotd.store.redispy import ResponseError
 from keyrotd.store.wire import Wire, unavailable
@@ -86,6 +86,17 @@ class Examiner:
             store_at=_instant(now, told),
         )
 
+    def masters(self) -> tuple[Address, ...] | None:
+        """Return every node that owns slots of a cluster, each by itself; None: this user may not ask for them."""
+        address = self._wire.address
+        if not isinstance(address.through, Cluster):
+            return (address,)
+        (slots,) = self._wire.ask("examine", ("CLUSTER", "SLOTS"))
+        match slots:
+            case list() if all(_owner(each) for each in slots):
+                return tuple(address.at(*found) for found in dict.fromkeys(map(_owner, slots)) if found)
+        return None
+
     def ring(self, ring: str) -> Shown:
         key = f"{self._namespace}:{{{ring}}}"
         window, beat, offers = f"{key}:window", f"{key}:beat", f"{key}:offers"
@@ -152,6 +163,15 @@ def _beyond(namespace: str, rings: Iterable[str], role: str | None) -> list[tupl
     return deeds
 
 
+def _owner(slots: Any) -> tuple[str, int] | None:  # noqa: ANN401 - an answer has whatever shape the server gave it
+    """Host and port of who owns a range of slots: it stands before its replicas. None for whatever names nobody."""
+    match slots:
+        case [int(), int(), [bytes(host), int(port), *_], *_] if host and 0 < port < _PORTS:
+            return _word(host) or "", port
+    return None
+
+
+_PORTS = 2**16
 _TEXT_CHARACTERS = 64
 
 
@@ -208,7 +228,7 @@ def _instant(now: object, told: Mapping[str, str] | None) -> int | None:
     return None if micros is None else micros // 1000
 
 
-def _mapping(answer: Any) -> dict[str, str] | None:  # noqa: ANN401 - an answer has whatever shape the server gave it
+def _mapping(answer: Any) -> dict[str, str] | None:  # noqa: ANN401 - likewise
     if not isinstance(answer, dict):
         return None
     return {_word(name) or "": _word(value) or "" for name, value in answer.items()}
