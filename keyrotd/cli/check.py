@@ -10,7 +10,7 @@ from typing import get_args
 import click
 
 from keyrotd.cli.options import CONFIG_OPTION
-from keyrotd.config import Config, RingConfig, Role, ServerConfig, load, needs
+from keyrotd.config import Config, RingConfig, Role, SecretsConfig, ServerConfig, load, needs
 from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.policy import Interval, Policy, words
 from keyrotd.daemon.schedule import Cron
@@ -63,15 +63,22 @@ def key_file_faults(config: Config, role: Role | None) -> Iterator[Fault]:
         for ring in config.rings:
             _keys(ring.kek_file, Kek, faults)
     yield from faults
-    if signers and verifiers and signers[0].id not in {key.id for key in verifiers}:
-        yield (
-            f"{secrets.verify_key_file}: does not know the first key of {secrets.signing_key_file}",
-            "every window would be refused: add its verify key to the file, on every host, before it signs",
-        )
+    if signers and verifiers:
+        yield from signer_faults(secrets, signers, verifiers)
     if operators and operator_verifiers and operators[0].id not in {key.id for key in operator_verifiers}:
         yield (
             f"{secrets.operator_verify_key_file}: does not know the first key of {secrets.operator_key_file}",
             "every request would be refused: add its verify key to the file of every scheduler",
+        )
+
+
+def signer_faults(
+    secrets: SecretsConfig, signers: tuple[SigningKey, ...], verifiers: tuple[VerifyKey, ...]
+) -> Iterator[Fault]:
+    if signers[0].id not in {key.id for key in verifiers}:
+        yield (
+            f"{secrets.verify_key_file}: does not know the first key of {secrets.signing_key_file}",
+            "every window would be refused: add its verify key to the file, on every host, before it signs",
         )
 
 

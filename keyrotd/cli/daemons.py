@@ -1,8 +1,9 @@
 """`keyrotd scheduler`, `agent` and `standalone`: where configuration, secrets, store, servers and daemons meet."""
 
+import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import click
 
+from keyrotd.cli.check import signer_faults
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, load, needs, stays
 from keyrotd.core.errors import ConfigError, KeyrotdError
@@ -27,8 +29,9 @@ from keyrotd.daemon.service import Job, Service
 from keyrotd.daemon.state import DiskFolder
 from keyrotd.daemon.telemetry import Reporter, configure_logging
 from keyrotd.daemon.tending import Prove, Server, Threads
-from keyrotd.seal.keyfiles import Kek, OperatorVerifyKey, SigningKey, VerifyKey
-from keyrotd.secrets import read
+from keyrotd.seal.keyedits import Entry, entries
+from keyrotd.seal.keyfiles import AnyKey, Kek, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.secrets import behind_links, read, text
 from keyrotd.store import embedded
 from keyrotd.store.redis import RedisStore
 from keyrotd.store.wakes import RedisWakes
@@ -105,6 +108,13 @@ def _run(
         reporter.fault("hardening", refused, hint="systemd: LimitMEMLOCK=infinity; or run with CAP_IPC_LOCK")
     parts = Parts(config=config, reporter=reporter, clock=clock, holder=_holder())
     running = [parts.running(role) for role in roles]
+    links = behind_links(_files_of(config))
+
+    def turned() -> bool:
+        """Whether a link to what we read leads elsewhere: so Kubernetes changes a mounted Secret or ConfigMap."""
+        nonlocal links
+        before, links = links, behind_links(_files_of(config))
+        return links != before
 
     def reload() -> None:
         try:
@@ -130,6 +140,7 @@ def _run(
         notify=Notify.from_environment(os.environ),
         reload=reload,
         ended=ended,
+        changed=turned,
     )
     for part in running:
         if part.listen is not None:
@@ -167,6 +178,14 @@ def _ready_for(config: Config, roles: tuple[Role, ...]) -> Config:
     return config
 
 
+def _files_of(config: Config) -> list[Path]:
+    """What a reload reads."""
+    found = config.secrets
+    private = (found.signing_key_file, found.operator_verify_key_file)
+    keks = (ring.kek_file for ring in config.rings)
+    return [config.path, found.verify_key_file, *(path for path in private if path is not None), *keks]
+
+
 def _make_folders(config: Config) -> None:
     for key, folder in (("runtime_dir", config.runtime_dir), ("state_dir", config.state_dir)):
         try:
@@ -194,10 +213,14 @@ class Parts:
         if role == "scheduler":
             schedulers = self.schedulers()
             job = Job("scheduler", schedulers, wakes=self.wakes())
-            return Running(job, partial(_retrust_schedulers, schedulers), list, self.config.scheduler.listen)
+            retrust = partial(_retrust_schedulers, schedulers, self.reporter)
+            retrust(self.config)()  # says what it goes by
+            return Running(job, retrust, list, self.config.scheduler.listen)
         agents = self.agents()
         job = Job("agent", agents, wakes=self.wakes(), jittered=True)
-        return Running(job, partial(_retrust_agents, agents), agents.unready, self.config.agent.listen)
+        retrust = partial(_retrust_agents, agents, self.reporter)
+        retrust(self.config)()
+        return Running(job, retrust, agents.unready, self.config.agent.listen)
 
     def store(self, ring: str, *, wait_replicas: int = 0) -> RedisStore:
         settings = self.config.store
@@ -265,25 +288,28 @@ class Parts:
         )
 
 
-def _retrust_schedulers(schedulers: Schedulers, fresh: Config) -> Callable[[], None]:
+def _retrust_schedulers(schedulers: Schedulers, reporter: Reporter, fresh: Config) -> Callable[[], None]:
     """Read what a fresh configuration says of policies and secrets; return the deed of taking it."""
     found = [(ring, new) for ring in schedulers.rings for new in fresh.rings if new.name == ring.ring]
-    taken = [(ring, new.policy, _scheduler_trust(fresh, new)) for ring, new in found]
+    taken = [(ring, new.policy, _scheduler_trust(fresh, new), _sealing_kek(new)) for ring, new in found]
 
     def take() -> None:
-        for ring, policy, trust in taken:
+        for ring, policy, trust, kek in taken:
             ring.policy, ring.trust = policy, trust
+            ids = _ids(verify_keys=trust.verifiers, operator_keys=trust.operators, keks=trust.keks)
+            _say_trust(reporter, ring.ring, kek, signing_key=trust.signer.id, **ids)
 
     return take
 
 
-def _retrust_agents(agents: Agents, fresh: Config) -> Callable[[], None]:
+def _retrust_agents(agents: Agents, reporter: Reporter, fresh: Config) -> Callable[[], None]:
     found = [(ring, new) for ring in agents.rings for new in fresh.rings if new.name == ring.settings.ring]
-    taken = [(ring, _agent_trust(fresh, new)) for ring, new in found]
+    taken = [(ring, _agent_trust(fresh, new), _sealing_kek(new)) for ring, new in found]
 
     def take() -> None:
-        for ring, trust in taken:
+        for ring, trust, kek in taken:
             ring.trust = trust
+            _say_trust(reporter, ring.settings.ring, kek, **_ids(verify_keys=trust.verifiers, keks=trust.keks))
 
     return take
 
@@ -292,9 +318,13 @@ def _scheduler_trust(config: Config, ring: RingConfig) -> scheduler.Trust:
     secrets = config.secrets
     assert secrets.signing_key_file is not None  # needs() asks for it
     operators = secrets.operator_verify_key_file
+    signers, verifiers = read(secrets.signing_key_file, SigningKey), read(secrets.verify_key_file, VerifyKey)
+    faults = list(signer_faults(secrets, signers, verifiers))
+    if faults:
+        raise ConfigError(faults)
     return scheduler.Trust(
-        signer=read(secrets.signing_key_file, SigningKey)[0],
-        verifiers=read(secrets.verify_key_file, VerifyKey),
+        signer=signers[0],
+        verifiers=verifiers,
         operators=() if operators is None else read(operators, OperatorVerifyKey),
         keks=read(ring.kek_file, Kek),
     )
@@ -302,6 +332,21 @@ def _scheduler_trust(config: Config, ring: RingConfig) -> scheduler.Trust:
 
 def _agent_trust(config: Config, ring: RingConfig) -> agent.Trust:
     return agent.Trust(verifiers=read(config.secrets.verify_key_file, VerifyKey), keks=read(ring.kek_file, Kek))
+
+
+def _sealing_kek(ring: RingConfig) -> Entry:
+    return entries(text(ring.kek_file, Kek), Kek, str(ring.kek_file))[0]
+
+
+def _ids(**kinds: Sequence[AnyKey]) -> dict[str, list[str]]:
+    return {kind: [key.id for key in keys] for kind, keys in kinds.items()}
+
+
+def _say_trust(reporter: Reporter, ring: str, kek: Entry, **ids: object) -> None:
+    """Name every key by its id: whoever changes keys sees here what each daemon goes by."""
+    reporter.event("trust.taken", ring=ring, **ids)
+    made_s = math.nan if kek.made_at is None else kek.made_at / 1000
+    reporter.gauge("kek_made_timestamp_seconds", made_s, ring=ring)
 
 
 def _server(server: ServerConfig) -> Server:

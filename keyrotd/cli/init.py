@@ -13,6 +13,8 @@ import click
 
 from keyrotd.config import RING_NAME
 from keyrotd.core.errors import ConfigError, KeyrotdError
+from keyrotd.daemon.clock import SystemClock
+from keyrotd.seal.keyedits import dated
 from keyrotd.seal.keyfiles import make_secrets
 from keyrotd.servers import files
 from keyrotd.servers.files import Access
@@ -66,7 +68,8 @@ def init(folder: Path | None, ring: str, store: str | None, form: str) -> None:
 
     With --format kubernetes nothing is written: Secrets and a ConfigMap go to standard output.
     """
-    secrets = make_secrets(ring, os.urandom)
+    made_at = SystemClock().wall_ms()
+    secrets = {name: dated(text, made_at) for name, text in make_secrets(ring, os.urandom).items()}
     if form == "kubernetes":
         if folder is not None:
             raise click.UsageError("--format kubernetes writes no files: leave DIR out")

@@ -80,7 +80,7 @@ class Service:
     """
     Runs jobs until a signal, `stop`, or something without which they are nothing has `ended`.
 
-    `reload` is called for SIGHUP, between no two ticks in particular.
+    `reload` is called for SIGHUP and when what it reads `changed`, between no two ticks in particular.
     """
 
     def __init__(
@@ -93,9 +93,11 @@ class Service:
         notify: Notify,
         reload: Callable[[], None],
         ended: Callable[[], bool] = lambda: False,
+        changed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._jobs, self._clock, self._rand = tuple(jobs), clock, rand
-        self._reporter, self._notify, self._reload, self._ended = reporter, notify, reload, ended
+        self._reporter, self._notify, self._reload = reporter, notify, reload
+        self._ended, self._changed = ended, changed
         self._pool = ThreadPoolExecutor(max_workers=max(1, len(self._jobs)))
         self._alarm = BackgroundScheduler(timezone=UTC, executors={"default": self._pool})
         self._flag = threading.Event()
@@ -155,7 +157,7 @@ class Service:
         while not self._stopping:
             self._flag.wait(WATCH_EVERY_S)
             self._flag.clear()
-            if self._reloading:
+            if self._changed() or self._reloading:
                 self._reloading = False
                 self._notify.reloading(self._clock.boot_ms())
                 self._reload()

@@ -15,6 +15,7 @@ _GAUGES = {
     "epoch": ("Epoch of the window in force.", ("ring",)),
     "key_made_timestamp_seconds": ("When the key in this role was made.", ("ring", "role")),
     "key_seals_until_timestamp_seconds": ("When current stops sealing, at the latest.", ("ring",)),
+    "kek_made_timestamp_seconds": ("When the first KEK of the file was made; NaN if the file does not say.", ("ring",)),
     "vulnerability_window_seconds": ("How long one stolen key is worth anything.", ("ring", "kind")),
     "nodes": ("Nodes by state, as the leader sees them.", ("ring", "state")),
     "leader": ("1 while this scheduler leads the ring.", ("ring",)),
