@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "status": ("keyrotd.cli.views:status", "One screen of truth; the exit code is the fleet's health."),
         "rotate": ("keyrotd.cli.orders:rotate", "Say what a rotation would do; with --now, rotate and wait."),
         "revoke": ("keyrotd.cli.orders:revoke", "Burn every key of a ring at once, and wait."),
+        "rekey": ("keyrotd.cli.rekey:rekey", "Change a KEK, the signing key or an operator key, stage by stage."),
         "history": ("keyrotd.cli.views:history", "What leaders did and refused, newest first."),
         "inspect": ("keyrotd.cli.views:inspect", "What a sealed window, message or key file says of itself."),
         "acl": ("keyrotd.cli.views:acl", "The store's rights for each role, as ACL SETUSER lines."),

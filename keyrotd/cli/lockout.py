@@ -1,0 +1,94 @@
+"""
+Who would be locked out by changing a key, judged from what a ring's store shows and the keys at hand prove.
+
+Promoted is what everyone is proven to accept: the leader names its keys in the beat, a node in its report, while either
+has several of a kind. Retired is what nothing needs any more: seen with the keys that will be left, all that stands
+must still prove itself. An agent caches the window that it reads back, so who has read that window back has no other.
+Offers are not looked at: what is owed to anybody a leader takes into the window within a tick, or it confirms none.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from keyrotd.cli.situation import Node, Situation, leader_fault
+from keyrotd.cli.words import instant
+from keyrotd.core.errors import CorruptWindow
+from keyrotd.seal.keyfiles import Keks, VerifyKey
+from keyrotd.seal.messages import read_beat, read_report
+from keyrotd.seal.window import open_window, read_header
+from keyrotd.store.port import Look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a store showed of a ring, as it came."""
+
+    look: Look
+    reports: Mapping[str, bytes]
+
+
+def unaware_of(key_id: str, situation: Situation, *, nodes: bool, given_up: Collection[str] = ()) -> Iterator[str]:
+    """Who does not accept a key, in words: the leader, and where `nodes` every node but those that were `given_up`."""
+    fault = leader_fault(situation)
+    beat = situation.reading.beat
+    if fault is not None or beat is None:
+        yield "there is no leader to ask" if fault is None else fault.words
+        return
+    if key_id not in beat.accepts:
+        yield f"the leader {situation.reading.leader} does not accept it yet"
+    for node in situation.nodes if nodes else ():
+        if key_id not in node.report.accepts and node.name not in given_up:
+            yield f"{_named(node, situation)} does not accept it yet"
+
+
+def bound_to_others(
+    shown: Shown,
+    situation: Situation,
+    *,
+    verifiers: tuple[VerifyKey, ...],
+    keks: Keks,
+    given_up: Collection[str] = (),
+) -> Iterator[str]:
+    """What stands and could not be read with these keys alone, in words. `situation` is judged with all keys."""
+    ring, fault = situation.reading.ring, leader_fault(situation)
+    if fault is not None or shown.look.window is None or shown.look.beat is None:
+        yield "there is no window that a leader vouches for" if fault is None else fault.words
+        return
+    try:
+        read_beat(shown.look.beat, verifiers=verifiers, ring=ring)
+    except CorruptWindow:
+        yield f"the leader {situation.reading.leader} still signs with another key"
+    try:
+        open_window(shown.look.window, verifiers=verifiers, keks=keks, ring=ring)
+    except CorruptWindow as corrupt:
+        yield _why_not(shown.look.window, corrupt, ring, verifiers)
+    for node in situation.nodes:
+        if node.name in given_up:
+            continue
+        if node.live and not node.acknowledged:
+            yield f"{node.name} has not read the window back"
+        if not _reads(shown.reports.get(node.name), keks, ring):
+            yield f"{_named(node, situation)} still reports under another KEK"
+
+
+def _why_not(window: bytes, corrupt: CorruptWindow, ring: str, verifiers: tuple[VerifyKey, ...]) -> str:
+    if corrupt.reason == "unknown signer":
+        return "the window that stands is signed with another key: the next one will not be"
+    if corrupt.reason == "unknown kek":
+        epoch = read_header(window, verifiers=verifiers, ring=ring).epoch
+        return f"window {epoch}, which stands, is sealed with another KEK: the next one will not be"
+    return str(corrupt)
+
+
+def _reads(report: bytes | None, keks: Keks, ring: str) -> bool:
+    try:
+        return report is not None and read_report(report, keks=keks, ring=ring).ring == ring
+    except CorruptWindow:
+        return False
+
+
+def _named(node: Node, situation: Situation) -> str:
+    if node.live:
+        return node.name
+    heard = "ever" if node.spoke_at is None else instant(node.spoke_at, situation.now_at)
+    return f"{node.name}, silent since {heard},"

@@ -1,0 +1,336 @@
+"""`keyrotd rekey`: change the keys that protect the keys, one stage at a time, and lock nobody out."""
+
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+import click
+
+from keyrotd import secrets
+from keyrotd.cli.desk import Desk, SystemWatch, Watch, observe, only_ring, open_desks
+from keyrotd.cli.lockout import Shown, bound_to_others, unaware_of
+from keyrotd.cli.options import CONFIG_OPTION
+from keyrotd.config import Config, load
+from keyrotd.core.decide import listed
+from keyrotd.core.errors import ConfigError, KeyrotdError
+from keyrotd.seal import keyedits
+from keyrotd.seal.keyfiles import KEY_BYTES, K, Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
+from keyrotd.servers import files
+
+STAGES = ("add", "promote", "retire")
+KINDS = ("kek", "signing", "operator")
+
+_EPILOG = """
+\b
+Examples:
+  keyrotd rekey kek add --ring edge       # then copy the file, and reload
+  keyrotd rekey kek promote --ring edge   # likewise
+  keyrotd rekey kek retire --ring edge    # likewise
+
+\b
+Exit code: 0 done, or it was done already; 1 refused, nothing was changed; 2 usage;
+69 store away; 78 configuration.
+"""
+
+
+@click.command(short_help="Change a KEK, the signing key or an operator key of a live fleet.", epilog=_EPILOG)
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("stage", type=click.Choice(STAGES))
+@CONFIG_OPTION
+@click.option("--ring", metavar="RING", help="Whose KEK; needed where the configuration has several.")
+@click.option(
+    "--without",
+    "given_up",
+    multiple=True,
+    metavar="NODE",
+    help="Lock this node out: it is gone, or not to be trusted. As often as needed.",
+)
+def rekey(config_path: Path, *, kind: str, stage: str, ring: str | None, given_up: tuple[str, ...]) -> None:
+    """
+    Change a long-lived key, from the host where `keyrotd init` made the secrets.
+
+    Three stages, each an edit of the key files here, to be copied to the other hosts as it says: add (everyone learns
+    to accept the new key), promote (it seals or signs), retire (the old one is refused). Promote and retire ask the
+    live fleet first, and refuse while a node or the leader would be locked out. Comments in the files stay.
+    """
+    if kind != "kek" and ring is not None:
+        raise click.UsageError(f"--ring is for kek: every ring has the same {kind} key")
+    config = load(config_path)
+    change = _change(config, kind, ring)
+    lines = {"add": _add, "promote": _promote, "retire": _retire}[stage](change, _Fleet(config, change, given_up))
+    for line in lines:
+        click.echo(line)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile(Generic[K]):
+    """One file of keys of one kind, here."""
+
+    path: Path
+    kind: type[K]
+
+    def text(self) -> str:
+        return secrets.text(self.path, self.kind)
+
+    def read(self) -> tuple[K, ...]:
+        return secrets.read(self.path, self.kind)
+
+    def without(self, key_ids: Collection[str]) -> str:
+        return keyedits.without(self.text(), self.kind, key_ids, str(self.path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """
+    Which files change: `own` has the keys that seal or sign, `public` (None for a KEK) those that everyone verifies by.
+
+    `rings` are those whose nodes are concerned; `told` says, for each stage, who gets which file.
+    """
+
+    called: str
+    command: str
+    own: KeyFile[Any]
+    public: KeyFile[Any] | None
+    rings: tuple[str, ...]
+    told: Mapping[str, str]
+
+
+def _change(config: Config, kind: str, ring: str | None) -> Change:
+    match kind:
+        case "kek":
+            return _kek(config, only_ring(config, ring))
+        case "signing":
+            return _signing(config)
+        case _:
+            return _operator(config)
+
+
+def _kek(config: Config, name: str) -> Change:
+    path = next(ring.kek_file for ring in config.rings if ring.name == name)
+    copy = f"copy {path} to every scheduler and every agent of ring {name}, in any order, and reload them"
+    return Change(
+        called="KEK",
+        command=f"keyrotd rekey kek {{}} --ring {name}",
+        own=KeyFile(path, Kek),
+        public=None,
+        rings=(name,),
+        told=dict.fromkeys(STAGES, copy),
+    )
+
+
+def _signing(config: Config) -> Change:
+    own = _needed(config, "signing_key_file", config.secrets.signing_key_file)
+    public = config.secrets.verify_key_file
+    return Change(
+        called="signing key",
+        command="keyrotd rekey signing {}",
+        own=KeyFile(own, SigningKey),
+        public=KeyFile(public, VerifyKey),
+        rings=tuple(ring.name for ring in config.rings),
+        told={
+            "add": f"copy {public} to every host, and reload the daemons there; {own} stays here",
+            "promote": f"copy {own} to every scheduler, and reload it",
+            "retire": f"copy {own} to every scheduler and {public} to every host, in any order, and reload the daemons",
+        },
+    )
+
+
+def _operator(config: Config) -> Change:
+    own = _needed(config, "operator_key_file", config.secrets.operator_key_file)
+    public = _needed(config, "operator_verify_key_file", config.secrets.operator_verify_key_file)
+    return Change(
+        called="operator key",
+        command="keyrotd rekey operator {}",
+        own=KeyFile(own, OperatorKey),
+        public=KeyFile(public, OperatorVerifyKey),
+        rings=tuple(ring.name for ring in config.rings),
+        told={
+            "add": f"copy {public} to every scheduler, and reload it; {own} stays here",
+            "promote": f"give {own} to the people who had it",
+            "retire": f"copy {public} to every scheduler, and reload it; give {own} to the people who had it",
+        },
+    )
+
+
+def _needed(config: Config, key: str, path: Path | None) -> Path:
+    if path is None:
+        raise ConfigError(
+            [(f"{config.path}: secrets.{key}: is missing", "run this where `keyrotd init` made the secrets")]
+        )
+    return path
+
+
+# The stages. Each yields what was done and what a person is to do next; an error means that nothing was changed.
+
+
+def _add(change: Change, _fleet: "_Fleet") -> Iterator[str]:
+    content = change.own.text()
+    found = keyedits.entries(content, change.own.kind, str(change.own.path))
+    if len(found) > 1 and not _missing_public(change):
+        newest = _newest(change)
+        first = newest == found[0].id
+        raise KeyrotdError(
+            f"{change.own.path}: holds {len(found)} keys, so a change is under way: {change.called} {newest} "
+            + ("seals or signs, and an older one is left" if first else "was added, and not promoted"),
+            hint=f"{change.command.format('retire' if first else 'promote')} goes on with it",
+        )
+    if len(found) == 1:
+        key = change.own.kind(os.urandom(KEY_BYTES))
+        _write(change.own.path, keyedits.added(content, key, _now_at()))
+        yield f"{change.own.path}: {change.called} {key.id} is added; {found[0].id} still seals or signs"
+    # After the private file: a run that ends in between is taken up where it ended.
+    if change.public is not None:
+        for key in _missing_public(change):
+            _write(change.public.path, keyedits.added(change.public.text(), key, _now_at()))
+            yield f"{change.public.path}: knows {key.id} too"
+    yield from _next(change, "add", f"{change.command.format('promote')} refuses until everyone has it")
+
+
+def _promote(change: Change, fleet: "_Fleet") -> Iterator[str]:
+    content = change.own.text()
+    found = keyedits.entries(content, change.own.kind, str(change.own.path))
+    newest = _newest(change)
+    if newest == found[0].id:
+        yield f"{change.own.path}: {change.called} {newest} is first already, nothing is changed"
+    else:
+        if _missing_public(change):
+            raise KeyrotdError(
+                f"{change.own.path}: holds a key that is not in {change.public and change.public.path}",
+                hint=f"{change.command.format('add')} puts it there",
+            )
+        _refuse(change, "promoted", newest, fleet.unaware(newest))
+        _write(change.own.path, keyedits.put_first(content, change.own.kind, newest, str(change.own.path)))
+        yield f"{change.own.path}: {change.called} {newest} is promoted"
+    rotated = "" if change.called == "operator key" else "; `keyrotd rotate --now` spares the wait for the next window"
+    yield from _next(
+        change, "promote", f"{change.command.format('retire')} refuses while the old key is in use{rotated}"
+    )
+
+
+def _retire(change: Change, fleet: "_Fleet") -> Iterator[str]:
+    found = keyedits.entries(change.own.text(), change.own.kind, str(change.own.path))
+    newest = _newest(change)
+    old = tuple(entry.id for entry in found if entry.id != newest)
+    if not old:
+        yield f"{change.own.path}: {change.called} {newest} is the only one, nothing is changed"
+    elif newest != found[0].id:
+        raise KeyrotdError(
+            f"{change.own.path}: {change.called} {newest} is not promoted; nothing was changed",
+            hint=f"{change.command.format('promote')} comes first",
+        )
+    else:
+        _refuse(change, "retired", listed(old), fleet.bound(newest, old))
+        # The public file first: which of its keys go, the private one tells, also to a run after one that ended early.
+        if change.public is not None and {key.id for key in change.public.read()} & {*old}:
+            _write(change.public.path, change.public.without(old))
+        _write(change.own.path, change.own.without(old))
+        yield f"{change.own.path}: {change.called} {listed(old)} is retired, {newest} stays"
+    yield from _next(change, "retire", None)
+
+
+def _next(change: Change, stage: str, after: str | None) -> Iterator[str]:
+    yield f"next: {change.told[stage]}"
+    if after is not None:
+        yield f"then: {after}"
+
+
+def _newest(change: Change) -> str:
+    found = keyedits.newest(keyedits.entries(change.own.text(), change.own.kind, str(change.own.path)))
+    if found is None:
+        raise KeyrotdError(
+            f"{change.own.path}: holds several keys, and no mark says which is the newest",
+            hint="put `# made 2027-03-01T12:00:00.000Z`, with its own instant, on the line above the newest key",
+        )
+    return found.id
+
+
+def _missing_public(change: Change) -> tuple[VerifyKey | OperatorVerifyKey, ...]:
+    """The verify keys of this host's private keys that the public file lacks."""
+    if change.public is None:
+        return ()
+    known = {key.id for key in change.public.read()}
+    return tuple(key.verify_key for key in change.own.read() if key.id not in known)
+
+
+def _refuse(change: Change, done: str, key_ids: str, hindrances: Iterator[str]) -> None:
+    found = list(dict.fromkeys(hindrances))
+    if found:
+        raise KeyrotdError(
+            f"{change.called} {key_ids} is not {done}, nothing was changed: {listed(found, 20)}",
+            hint="copy the files, reload, and try again; a node that is gone for good is named with --without NODE",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """The live fleet, asked only when a stage needs to know."""
+
+    config: Config
+    change: Change
+    given_up: tuple[str, ...]
+
+    def unaware(self, key_id: str) -> Iterator[str]:
+        """Who does not accept the key, with the ring where there are several."""
+        nodes = self.change.own.kind is not OperatorKey  # nodes read no orders
+        watch = SystemWatch()
+        with open_desks(self.config, self.change.rings) as desks:
+            for desk in desks:
+                situation = observe(_proving(desk) if nodes else desk, watch)
+                yield from self._of(desk, unaware_of(key_id, situation, nodes=nodes, given_up=self.given_up))
+
+    def bound(self, newest: str, old: Collection[str]) -> Iterator[str]:
+        """What still needs one of the old keys."""
+        if self.change.own.kind is OperatorKey:
+            yield from self.unaware(newest)
+            return
+        watch = SystemWatch()
+        with open_desks(self.config, self.change.rings) as desks:
+            for desk in desks:
+                yield from self._of(desk, self._bound(_proving(desk), old, watch))
+
+    def _bound(self, desk: Desk, old: Collection[str], watch: Watch) -> Iterator[str]:
+        situation = observe(desk, watch)
+        shown = Shown(look=desk.store.look(), reports=desk.store.reports())
+        yield from bound_to_others(
+            shown,
+            situation,
+            verifiers=tuple(key for key in desk.verifiers if key.id not in old),
+            keks=tuple(kek for kek in desk.keks or () if kek.id not in old),
+            given_up=self.given_up,
+        )
+
+    def _of(self, desk: Desk, hindrances: Iterator[str]) -> Iterator[str]:
+        several = len(self.change.rings) > 1
+        return (f"ring {desk.ring}: {words}" if several else words for words in hindrances)
+
+
+def _proving(desk: Desk) -> Desk:
+    if desk.keks is None:
+        raise KeyrotdError(
+            f"ring {desk.ring}: its KEK is not here, and it alone proves what the nodes say",
+            hint="run this where `keyrotd init` made the secrets, or as a user who may read them",
+        )
+    return desk
+
+
+def _now_at() -> int:
+    return SystemWatch().wall_ms()
+
+
+def _write(path: Path, content: str) -> None:
+    """Replace a key file whole, for the same readers as before."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise KeyrotdError(
+            f"{path}: is a link into what somebody else writes, as Kubernetes mounts secrets",
+            hint="change the files that the Secret is made of, on the host where they are kept, and apply it",
+        )
+    access = files.Access(mode=stat.S_IMODE(found.st_mode), owner=str(found.st_uid), group=str(found.st_gid))
+    try:
+        files.write(path, content.encode(), access)
+    except OSError as error:
+        words, hint = files.words(error)
+        raise KeyrotdError(f"{path}: cannot be written: {words}", hint=hint) from error
