@@ -31,7 +31,7 @@ RING = "edge"
 BEGIN_MS = 1_700_000_000_000
 
 
-class Crash(Exception):  # noqa: N818 - a process that is gone, not an error of anybody's
+class Crash(BaseException):  # a process that is gone, not an error that anybody could catch
     """The process stops here. No daemon may catch it."""
 
 
