@@ -127,6 +127,7 @@ class RingScheduler:
         self._aside_until_ms = 0
         self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
         self._stood = ""  # digest of the window seen last in the store
+        self._apart = False  # whether it was said that clocks are
         self._fleet = FleetTime(world.clock, 2 * (policy.tick_interval_ms + policy.store_timeout_ms))
 
     @property
@@ -178,6 +179,7 @@ class RingScheduler:
             known_digest=self._stood,
         )
         self._stood = desk.digest
+        self._compare_clocks()
         if desk.fence is None:
             self._abdicate(f"{desk.leader} leads")
             self._listen(desk)
@@ -261,9 +263,25 @@ class RingScheduler:
             reign.time = taking_over(self._world.clock, self._fleet, signed_at)
             reign.began_at = reign.time.now()
             self._world.telemetry.count("lease_transitions_total", ring=self.ring)
-            self._world.telemetry.event("lease.taken", ring=self.ring, fence=reign.fence)
+            wall_at = self._world.clock.wall_ms()
+            self._world.telemetry.event(
+                "lease.taken",
+                ring=self.ring,
+                fence=reign.fence,
+                store_ahead_s=(desk.store_at - wall_at) / 1000,
+                fleet_ahead_s=(reign.began_at - wall_at) / 1000,
+            )
         self._world.telemetry.gauge("leader", 1, ring=self.ring)
         return True
+
+    def _compare_clocks(self) -> None:
+        """Say, and no more, that this machine's clock is off by more than the ring allows for."""
+        fleet_at = self._fleet.now() if self._fleet.moved else None
+        apart_ms = 0 if fleet_at is None else abs(self._world.clock.wall_ms() - fleet_at)
+        # Once said it stands until they are well together again: a clock on the brink is no news every second.
+        self._apart = apart_ms > (self.policy.eps_ms // 2 if self._apart else self.policy.eps_ms)
+        found = f"this machine's clock and the fleet's time are more than {self.policy.eps_ms} ms apart"
+        self._say("clock", f"ring {self.ring}: {found}" if self._apart else None, hint=_CLOCK)
 
     # Reading.
 
@@ -657,6 +675,12 @@ class RingScheduler:
 
     def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
         self._world.telemetry.fault(f"{self.ring}: {key}", text, hint=hint, ring=self.ring, **fields)
+
+
+_CLOCK = (
+    "run a time daemon on every scheduler: one that takes over without having heard the one before goes by its own "
+    "clock, and moves every key's end with it"
+)
 
 
 def _utc(instant_at: int) -> str:

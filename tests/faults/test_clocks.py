@@ -47,7 +47,7 @@ def test_a_leaders_stepped_wall_clock_does_not_move_the_fleets_time(rig: Rig, st
 
     rig.pass_time(10_000)
 
-    assert desk.telemetry.standing() == []
+    assert desk.telemetry.standing() == ["clock"]
     assert abs(beat(rig).signed_at - rig.now_at) < 50  # 500 ppm of 10 s
     assert rig.window() == window
     rig.now_at = rig.policy.schedule.next_due(window.published_at)
@@ -92,3 +92,35 @@ def test_a_node_whose_clock_is_ahead_takes_no_window_until_it_is_right(rig: Rig)
     rig.pass_time(2_000)
     assert early.telemetry.standing() == []
     assert sealing(twin) == sealing(rig.twins[0])
+
+
+def test_a_standby_whose_clock_is_off_says_so_before_it_ever_leads(rig: Rig) -> None:
+    rig.start(desks=2)
+    leader, standby = rig.desks
+    standby.clock.skew_ms = 4 * 60_000  # less than what would keep it from leading
+
+    rig.pass_time(5_000)
+
+    words, hint = standby.telemetry.said_once("clock")
+    assert words == f"ring edge: this machine's clock and the fleet's time are more than {POLICY.eps_ms} ms apart"
+    assert "moves every key's end with it" in hint
+    assert leader.telemetry.standing() == []
+
+    standby.clock.skew_ms = POLICY.eps_ms * 3 // 4
+    rig.pass_time(1_000)
+    assert standby.telemetry.standing() == ["clock"]  # better is not well
+
+    standby.clock.skew_ms = 0
+    rig.pass_time(1_000)
+    assert standby.telemetry.standing() == []
+
+
+def test_a_leader_tells_by_how_much_clocks_differ_when_it_begins(rig: Rig) -> None:
+    desk = rig.add_desk()
+    desk.clock.skew_ms = 60_000
+    rig.pass_time(500)
+
+    (taken,) = desk.telemetry.events("lease.taken")
+
+    assert taken["fleet_ahead_s"] == 0
+    assert -61 < taken["store_ahead_s"] < -55
