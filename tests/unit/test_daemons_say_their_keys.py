@@ -1,4 +1,4 @@
-"""A daemon says by which keys it goes, and how old its KEK is; no scheduler takes a signing key that it cannot verify."""
+"""A daemon says by which keys it goes, and how old its KEK is; a scheduler signs with no key that it cannot verify."""
 
 import math
 import os
