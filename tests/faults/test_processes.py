@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,10 +29,10 @@ MARGIN_S = 2.0
 class Scene:
     """A fleet of one node and two schedulers, whose daemons all listen."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pace: Pace = PACE) -> None:
         self.ports = {name: free_port() for name in ("s1", "s2", "a1")}
         self.fleet = Fleet(
-            directory, wheel_haproxy(), nodes=1, pace=PACE, store_exe=wheel_valkey(), amend=self.listening
+            directory, wheel_haproxy(), nodes=1, pace=pace, store_exe=wheel_valkey(), amend=self.listening
         )
 
     def listening(self, name: str, text: str) -> str:
@@ -248,6 +249,12 @@ def test_a_store_that_ends_takes_nobody_out_of_service(scene: Scene) -> None:
     assert scene.ring() == ring
 
 
+#: However long a busy machine keeps a leader waiting, neither its lease nor a key ends by that.
+PATIENT = replace(PACE, rotation_interval="1h", lease_ttl="60s")
+#: Two hours are known from any delay.
+STEP_S, FAR_S = 7_200, 1_800
+
+
 @pytest.mark.debian
 @pytest.mark.parametrize("step", ["-2h", "+2h"])
 def test_a_real_clock_set_back_or_forward_under_a_leader(step: str) -> None:
@@ -256,9 +263,8 @@ def test_a_real_clock_set_back_or_forward_under_a_leader(step: str) -> None:
     with TemporaryDirectory(prefix="kf", dir="/tmp") as directory:
         stamp = Path(directory, "stamp")
         stamp.write_text("+0\n")
-        scene = Scene(Path(directory, "f"))
+        scene = Scene(Path(directory, "f"), PATIENT)
         fleet = scene.fleet
-        fleet.schedulers = 0
         environment = {
             "LD_PRELOAD": preload,
             "FAKETIME_TIMESTAMP_FILE": str(stamp),
@@ -280,17 +286,17 @@ def test_a_real_clock_set_back_or_forward_under_a_leader(step: str) -> None:
             beat_s = f'keyrotd_beat_timestamp_seconds{{ring="{RING}"}}'
 
             stamp.write_text(f"{step}\n")
-            stepped_s = time.time()
-            wait_until(lambda: (scene.metric("a1", beat_s) or 0) > stepped_s + 3 * LEASE_S, "the leader goes on")
+            wait_until(lambda: _stepped(scene.metric("s1", "keyrotd_last_tick_timestamp_seconds")), "its clock is set")
+            before_s = scene.metric("a1", beat_s) or 0
+            wait_until(lambda: (scene.metric("a1", beat_s) or 0) >= before_s + 1, "the leader goes on")
 
-            assert abs((scene.metric("a1", beat_s) or 0) - time.time()) < MARGIN_S  # the fleet's time did not step
-            last_at = scene.metric("s1", "keyrotd_last_tick_timestamp_seconds")
-            assert last_at is not None
-            assert abs(abs(last_at - time.time()) - 7200) < 60  # and the leader's wall clock did
+            assert not _stepped(scene.metric("a1", beat_s))  # the fleet's time is as it was
             assert scene.metric("s1", f'keyrotd_lease_transitions_total{{ring="{RING}"}}') == 1
             assert (fleet.window(scene.store), scene.ring()) == (window, ring)
 
             fleet.stop("scheduler-1")  # a new start with that clock signs nothing
+            fleet.pace = replace(PATIENT, lease_ttl=PACE.lease_ttl)  # whoever stands aside does so for a lease
+            fleet._configure("s1", agent=None)
             fleet.processes["scheduler-1"] = start_child(argv, log=fleet.directory / "scheduler-1.log")
             wait_until(
                 lambda: any("clocks disagree" in event["text"] for event in scene.events("scheduler-1", "fault.found")),
@@ -302,3 +308,7 @@ def test_a_real_clock_set_back_or_forward_under_a_leader(step: str) -> None:
             assert (fleet.window(scene.store), scene.ring()) == (window, ring)
         finally:
             scene.close()
+
+
+def _stepped(told_s: float | None) -> bool:
+    return told_s is not None and abs(abs(told_s - time.time()) - STEP_S) < FAR_S
