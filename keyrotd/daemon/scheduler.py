@@ -5,11 +5,10 @@ The lease is liveness only. Safety is the store's publish (the newest fence, ove
 from), and this scheduler's own memory, written before anything is signed above it.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TypeAlias, assert_never
 
 from keyrotd.core.decide import (
@@ -47,14 +46,13 @@ from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey, ids_in_change
 from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
 from keyrotd.seal.window import open_window, seal_window
+from keyrotd.store.limits import REPORTS
 from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
 
 #: A node that has not reported for this long is forgotten: it was taken out of the fleet.
 FORGET_AFTER_MS = 86_400_000
 #: Why somebody else may be able to read what this scheduler cannot: while keys or versions change, it stays.
 _FOR_OTHERS = frozenset({"unknown kek", "unknown signer", "version"})
-#: So many unreadable reports are taken out at each reading, so that a million of them stop no leader.
-_MAX_CLEANED = 32
 #: A node counts its lives by the wall clock (daemon/agent), which may be this far ahead of ours.
 _FUTURE_LIFE_S = 86_400
 #: A beat's instant goes to disk this often.
@@ -192,7 +190,7 @@ class RingScheduler:
         if self._reign is not reign:
             return
         self._read_reports(reign, desk, now_at)
-        self._read_offers(reign, desk)
+        self._read_offers(reign, desk, now_at)
         reign.requests = self._requests(desk)
         view = self._view(reign, desk, now_at)
         decision = decide(view, self.policy, now_at)
@@ -335,6 +333,7 @@ class RingScheduler:
             reign.settled_at is None
             or reign.window is None
             or bool(desk.requests or desk.offers)
+            or desk.report_count > REPORTS
             or now_at >= due_at(reign.window, self.policy) - self.policy.node_ttl_ms
             or any(node.behind_since is not None for node in reign.nodes)
         )
@@ -344,7 +343,8 @@ class RingScheduler:
         known = {node.report.node: node for node in reign.nodes}
         self._spoilt.clear()
         seen = {}
-        for name, data in self._handed_in().items():
+        handed_in = self._handed_in(sorted(known, key=lambda name: known[name].seen_at))
+        for name, data in (handed_in or {}).items():
             report = self._read_report(name, data)
             if report is not None:
                 seen[name] = self._seen(report, known.get(name), reign, now_at)
@@ -352,16 +352,17 @@ class RingScheduler:
         kept = {name: node for name, node in known.items() if live((node,), self.policy, now_at)}
         reign.nodes = tuple(node for node in {**kept, **seen}.values() if not self._forgotten(node, now_at))
         reign.reports_read_at = now_at
-        self._clean_reports()
+        self._say_refused("reports", self._spoilt)
+        self._clean_reports(reign, beyond=desk.report_count > (REPORTS if handed_in is None else len(handed_in)))
 
-    def _handed_in(self) -> dict[str, bytes]:
-        """Read what nodes handed in; a store full of junk must stop no beat, so then nobody has said anything new."""
+    def _handed_in(self, known: Iterable[str]) -> dict[str, bytes] | None:
+        """Read what nodes handed in; a reading that fails must stop no beat, so then nobody has said anything new."""
         try:
-            found = self._world.store.reports()
+            found = self._world.store.reports(known)
         except StoreUnavailable as away:
             self._world.telemetry.count("store_errors_total", operation=away.operation)
             self._say("reports away", str(away), hint=away.hint)
-            return {}
+            return None
         self._say("reports away", None)
         return found
 
@@ -382,12 +383,27 @@ class RingScheduler:
             raise CorruptWindow(f"report {name}: is of a life to come", reason="malformed")
         return report
 
-    def _clean_reports(self) -> None:
-        """Say in one line what could not be read, and take out what no node of this ring can have written."""
-        self._say_refused("reports", self._spoilt)
-        doomed = (name for name, corrupt in self._spoilt.items() if corrupt.reason not in _FOR_OTHERS)
-        for name in islice(doomed, _MAX_CLEANED):
-            self._world.store.forget(node=name)
+    def _clean_reports(self, reign: Reign, *, beyond: bool) -> None:
+        """
+        Take out what no node of this ring can have written; where there is more than could be read, all but the known.
+
+        Who is not known yet speaks again.
+        """
+        doomed = [name for name, corrupt in self._spoilt.items() if corrupt.reason not in _FOR_OTHERS]
+        with self._beating():
+            if beyond:
+                names = (node.report.node for node in reign.nodes)
+                self._world.store.prune_reports(keep=[name for name in names if name not in self._spoilt])
+            elif doomed:
+                self._world.store.forget(nodes=doomed)
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """However much there is to clean up, it must stop no beat."""
+        try:
+            yield
+        except StoreUnavailable as away:
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
 
     def _seen(self, report: Report, known: Seen | None, reign: Reign, now_at: int) -> Seen:
         if known is not None and report.counter <= known.report.counter:
@@ -406,24 +422,48 @@ class RingScheduler:
     def _forgotten(self, node: Seen, now_at: int) -> bool:
         if now_at - node.seen_at < FORGET_AFTER_MS:
             return False
-        self._world.store.forget(node=node.report.node)
+        self._world.store.forget(nodes=[node.report.node])
         self._world.telemetry.event("node.forgotten", ring=self.ring, node=node.report.node)
         return True
 
-    def _read_offers(self, reign: Reign, desk: Desk) -> None:
-        reign.offers = {digest: window for digest, window in reign.offers.items() if digest in desk.offers}
-        unread = [digest for digest in desk.offers if digest not in reign.offers]
+    def _read_offers(self, reign: Reign, desk: Desk, now_at: int) -> None:
+        """Ask for what live nodes hold by name: whatever else somebody offers, it hides nothing of that."""
+        held = self._held_elsewhere(reign, now_at)
+        reign.offers = {
+            digest: window
+            for digest, window in reign.offers.items()
+            if digest in desk.offers or (digest in held and window is not None)
+        }
+        unread = [digest for digest in (*held, *desk.offers) if digest not in reign.offers]
         spoilt: dict[str, CorruptWindow] = {}
         for digest, data in (self._world.store.offers(unread) if unread else {}).items():
-            reign.offers[digest] = None
             try:
-                reign.offers[digest] = self._opened(data)
+                reign.offers[digest] = self._offered(digest, data)
             except CorruptWindow as corrupt:
                 spoilt[digest] = corrupt
-                if corrupt.reason not in _FOR_OTHERS:
-                    self._world.store.withdraw(digest=digest)
+                if corrupt.reason in _FOR_OTHERS and digest not in held:
+                    reign.offers[digest] = None  # it stays, and is not read again
+        doomed = [digest for digest in spoilt if digest not in reign.offers]
+        with self._beating():
+            if desk.offer_count > len(desk.offers):
+                self._world.store.prune_offers(keep=reign.offers)
+            elif doomed:
+                self._world.store.withdraw(digests=doomed)  # whoever holds that window sees it gone, and offers again
         if spoilt or None not in reign.offers.values():
             self._say_refused("offers", spoilt)
+
+    def _held_elsewhere(self, reign: Reign, now_at: int) -> list[str]:
+        """Digests that live nodes hold and that no window here tells of."""
+        known = [window for window in (reign.window, self._window) if window is not None]
+        told = {digest for window in known for digest in (window.digest, *window.ancestors)}
+        holding = {node.report.holds for node in live(reign.nodes, self.policy, now_at)}
+        return sorted(digest for digest in holding if digest is not None and digest not in told)
+
+    def _offered(self, digest: str, data: bytes) -> Window:
+        window = self._opened(data)
+        if window.digest != digest:  # left standing, it would keep the true one out
+            raise CorruptWindow(f"offer {digest}: is window {window.digest}", reason="wrong name")
+        return window
 
     def _opened(self, data: bytes) -> Window:
         return open_window(data, verifiers=self.trust.verifiers, keks=self.trust.keks, ring=self.ring)
@@ -571,9 +611,13 @@ class RingScheduler:
         window = reign.window
         if self._reign is not reign or window is None:
             return
-        for digest, offer in reign.offers.items():
-            if offer is not None and offer.rank <= window.rank and not owes(window, offer, now_at):
-                self._world.store.withdraw(digest=digest)
+        taken_in = [
+            digest
+            for digest, offer in reign.offers.items()
+            if offer is not None and offer.rank <= window.rank and not owes(window, offer, now_at)
+        ]
+        if taken_in:
+            self._world.store.withdraw(digests=taken_in)
 
     def _record(self, kind: str, epoch: int, happened_at: int, who: str, reason: str) -> None:
         event = Event(ring=self.ring, kind=kind, epoch=epoch, happened_at=happened_at, who=who, reason=reason)

@@ -4,13 +4,8 @@ Answers of a store, as values.
 Whoever owns the store wrote them: each is checked for shape and size, and believed no further.
 """
 
-from typing import Final
-
 from keyrotd.store import limits
 from keyrotd.store.port import Desk, Fenced, Look, Moved, Published
-
-#: Reports take 600 bytes each, by and large; 20,000 of the largest kind would be 640 MiB, and are not read.
-REPORTS_BYTES: Final = 67_108_864
 
 _NUMBER_MOST = 2**63
 
@@ -20,7 +15,9 @@ class Misshapen(ValueError):  # noqa: N818 - a state of the store, not a bug of 
 
 
 def desk(answer: object) -> Desk:
-    fence, leader, lease_ms, digest, window, beat, requests, offers, report_count, store_at = _row(answer, 10)
+    fence, leader, lease_ms, digest, window, beat, requests, offers, offer_count, report_count, store_at = _row(
+        answer, 11
+    )
     return Desk(
         fence=_number(fence) or None,
         leader=_text(leader),
@@ -30,6 +27,7 @@ def desk(answer: object) -> Desk:
         beat=_maybe(beat, limits.BEAT_BYTES),
         requests=_pairs(requests, limits.REQUESTS, limits.REQUEST_BYTES),
         offers=_names(offers),
+        offer_count=_number(offer_count),
         report_count=_number(report_count),
         store_at=_number(store_at),
     )
@@ -66,9 +64,7 @@ def _pairs(answer: object, most: int, value_bytes: int) -> dict[str, bytes]:
 
 
 def reports(answer: object) -> dict[str, bytes]:
-    if isinstance(answer, int):
-        raise Misshapen(f"{answer} reports, more than the {limits.REPORTS} that are read")
-    return _pairs(answer, limits.REPORTS, limits.REPORT_BYTES)
+    return _pairs(answer, limits.REPORTS + limits.STRANGERS, limits.REPORT_BYTES)
 
 
 def events(answer: object) -> tuple[bytes, ...]:

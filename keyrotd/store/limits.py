@@ -15,12 +15,17 @@ EVENT_BYTES: Final = 4_096
 #: Digests, names of nodes and of lease holders, ids of requests: visible ASCII, spaces included.
 NAME_BYTES: Final = 256
 
-#: Twice the largest fleet that keyrotd promises to serve.
+#: Twice the largest fleet that keyrotd promises to serve, at 800 bytes each.
 REPORTS: Final = 20_000
+REPORTS_BYTES: Final = 16_777_216
+#: Of more than that, so many are read beside those of nodes that are known, however many those are: a reading must end
+#: in time, or nobody is heard.
+STRANGERS: Final = 4_000
+STRANGERS_BYTES: Final = 4_194_304
 OFFERS: Final = 64
 #: What is read of them at a time: twice as many bytes as so many of the largest honest windows take.
 OFFERS_BYTES: Final = 1_048_576
-REQUESTS: Final = 32
+REQUESTS: Final = 256
 HISTORY: Final = 1_000
 
 #: A lease that claims to run longer was not written by a scheduler, and would lock them all out.

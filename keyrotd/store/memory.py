@@ -117,8 +117,8 @@ class MemoryStore:
             if lease is None or lease.holder == holder:
                 beside = ring.window.fence if ring.window is not None else 0
                 highest = max(ring.fence, beside, fence_above)
-                for digest in list(ring.offers)[: -limits.OFFERS]:
-                    del ring.offers[digest]
+                for name in list(ring.requests)[limits.REQUESTS :]:
+                    del ring.requests[name]
                 kept = lease is not None and lease.fence == ring.fence == highest
                 ring.fence = led = highest if kept else highest + 1
                 lease = ring.lease = Lease(holder, ring.fence, now + ttl_ms)
@@ -131,6 +131,7 @@ class MemoryStore:
                 beat=ring.beat,
                 requests=dict(islice(ring.requests.items(), limits.REQUESTS)),
                 offers=tuple(sorted(islice(ring.offers, limits.OFFERS))),
+                offer_count=len(ring.offers),
                 report_count=len(ring.reports),
                 store_at=now,
             )
@@ -166,15 +167,23 @@ class MemoryStore:
         with _call(self, "report") as ring:
             ring.reports[node] = report
 
-    def reports(self) -> dict[str, bytes]:
+    def reports(self, known: Iterable[str] = ()) -> dict[str, bytes]:
         with _call(self, "reports") as ring:
-            if len(ring.reports) > limits.REPORTS:
-                raise StoreUnavailable(f"ring {self.ring}: {len(ring.reports)} reports", operation="reports")
-            return dict(ring.reports)
+            asked = [name for name in islice(known, limits.REPORTS) if name in ring.reports]
+            found = _within(ring.reports, asked, limits.REPORTS, limits.REPORTS_BYTES - limits.STRANGERS_BYTES)
+            others = sorted(ring.reports.keys() - found, key=lambda name: (len(ring.reports[name]), name))
+            left = limits.REPORTS_BYTES - sum(map(len, found.values()))
+            room = limits.STRANGERS if len(ring.reports) > limits.REPORTS else limits.REPORTS
+            return found | _within(ring.reports, others, room, left)
 
-    def forget(self, *, node: str) -> None:
+    def forget(self, *, nodes: Iterable[str]) -> None:
         with _call(self, "forget") as ring:
-            ring.reports.pop(node, None)
+            for node in nodes:
+                ring.reports.pop(node, None)
+
+    def prune_reports(self, *, keep: Iterable[str]) -> None:
+        with _call(self, "prune_reports") as ring:
+            ring.reports = _only(ring.reports, keep)
 
     def offer(self, *, digest: str, window: bytes) -> None:
         named("offer", digest)
@@ -182,9 +191,14 @@ class MemoryStore:
         with _call(self, "offer") as ring:
             ring.offers[digest] = window
 
-    def withdraw(self, *, digest: str) -> None:
+    def withdraw(self, *, digests: Iterable[str]) -> None:
         with _call(self, "withdraw") as ring:
-            ring.offers.pop(digest, None)
+            for digest in digests:
+                ring.offers.pop(digest, None)
+
+    def prune_offers(self, *, keep: Iterable[str]) -> None:
+        with _call(self, "prune_offers") as ring:
+            ring.offers = _only(ring.offers, keep)
 
     def offers(self, digests: Iterable[str]) -> dict[str, bytes]:
         with _call(self, "offers") as ring:
@@ -254,6 +268,20 @@ def _call(store: MemoryStore, operation: str) -> Iterator[Ring]:
 
 def _unanswered(operation: str) -> StoreUnavailable:
     return StoreUnavailable(f"store: {operation} got no answer from memory", operation=operation)
+
+
+def _within(values: dict[str, bytes], names: Iterable[str], most: int, most_bytes: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name in names:
+        if len(found) < most and len(values[name]) <= most_bytes:
+            found[name] = values[name]
+            most_bytes -= len(values[name])
+    return found
+
+
+def _only(values: dict[str, bytes], keep: Iterable[str]) -> dict[str, bytes]:
+    kept = frozenset(keep)
+    return {name: value for name, value in values.items() if name in kept}
 
 
 def _live(ring: Ring, now_at: int) -> Lease | None:

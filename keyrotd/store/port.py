@@ -16,8 +16,10 @@ class Desk:
     What the leader's tick finds: the lease, and all there is to decide on except the reports.
 
     `fence` None: another one leads, until `lease_ms` from now if it does not renew. `digest` '' : no window is stored.
-    `store_at` is the store's own clock, a witness and never a judge. `replicas` is how many of them acknowledged the
-    lease, and with it every earlier write of this Store value; 0 when nobody asked.
+    `offers` are digests of some. `offer_count` and `report_count` count all that is there, garbage included: where that
+    is more than can be read, it is to be pruned. `store_at` is the store's own clock, a witness and never a judge.
+    `replicas` is how many of them acknowledged the lease, and with it every earlier write of this Store value; 0 when
+    nobody asked.
     """
 
     fence: int | None
@@ -28,6 +30,7 @@ class Desk:
     beat: bytes | None
     requests: dict[str, bytes]
     offers: tuple[str, ...]
+    offer_count: int
     report_count: int
     store_at: int
     replicas: int = 0
@@ -105,10 +108,13 @@ class Store(Protocol):
 
     - `poll` is a node's one round trip: it reads, and hands in the report. The bytes of the window come only if its
       digest is not `known_digest`.
-    - `report`, `reports`, `forget`: one report per node, the last one wins.
-    - `offer`, `withdraw`, `offers`: windows that nodes hold and the store may have lost, by digest. When there are too
-      many, whoever polls is told of none, and the leader's next `lead` leaves some of them.
-    - `request`, `settle`: what operators ask for, by id, until settled. A request wakes the leader.
+    - `report`, `reports`, `forget`, `prune_reports`: one report per node, the last one wins. Reading has a bound on
+      number and bytes: first the nodes that the caller knows, in that order, then any others. To prune is to drop all
+      but some, garbage included: whoever may write reports may write more of them than anybody can read.
+    - `offer`, `withdraw`, `offers`, `prune_offers`: windows that nodes hold and the store may have lost, by digest.
+      When there are too many, whoever polls is told of none; small ones are read before large ones.
+    - `request`, `settle`: what operators ask for, by id, until settled. A request wakes the leader. When there are too
+      many to be read at once, `lead` reads some and drops the others.
     - `record`, `history`: events, newest first; the oldest fall off the end.
     - `look` and `window` read for people; `wake` shortens everybody's wait.
     """
@@ -130,13 +136,17 @@ class Store(Protocol):
 
     def report(self, *, node: str, report: bytes) -> None: ...
 
-    def reports(self) -> dict[str, bytes]: ...
+    def reports(self, known: Iterable[str] = ()) -> dict[str, bytes]: ...
 
-    def forget(self, *, node: str) -> None: ...
+    def forget(self, *, nodes: Iterable[str]) -> None: ...
+
+    def prune_reports(self, *, keep: Iterable[str]) -> None: ...
 
     def offer(self, *, digest: str, window: bytes) -> None: ...
 
-    def withdraw(self, *, digest: str) -> None: ...
+    def withdraw(self, *, digests: Iterable[str]) -> None: ...
+
+    def prune_offers(self, *, keep: Iterable[str]) -> None: ...
 
     def offers(self, digests: Iterable[str]) -> dict[str, bytes]: ...
 

@@ -109,20 +109,26 @@ class RedisStore:
         fitting("report", report, limits.REPORT_BYTES)
         self._ask("report", _anything, ("HSET", self._reports, node, report))
 
-    def reports(self) -> dict[str, bytes]:
-        run = Run(scripts.REPORTS, (self._reports,))
-        return self._ask("reports", answers.reports, run, answer_bytes=answers.REPORTS_BYTES)
+    def reports(self, known: Iterable[str] = ()) -> dict[str, bytes]:
+        run = Run(scripts.REPORTS, (self._reports,), tuple(islice(known, limits.REPORTS)))
+        return self._ask("reports", answers.reports, run, answer_bytes=limits.REPORTS_BYTES + ANSWER_BYTES)
 
-    def forget(self, *, node: str) -> None:
-        self._remove("forget", self._reports, [node])
+    def forget(self, *, nodes: Iterable[str]) -> None:
+        self._remove("forget", self._reports, list(nodes))
+
+    def prune_reports(self, *, keep: Iterable[str]) -> None:
+        self._prune("prune_reports", self._reports, "report", keep)
 
     def offer(self, *, digest: str, window: bytes) -> None:
         named("offer", digest)
         fitting("offer", window, limits.WINDOW_BYTES)
         self._ask("offer", _anything, ("HSET", self._offers, digest, window))
 
-    def withdraw(self, *, digest: str) -> None:
-        self._remove("withdraw", self._offers, [digest])
+    def withdraw(self, *, digests: Iterable[str]) -> None:
+        self._remove("withdraw", self._offers, list(digests))
+
+    def prune_offers(self, *, keep: Iterable[str]) -> None:
+        self._prune("prune_offers", self._offers, "window", keep)
 
     def offers(self, digests: Iterable[str]) -> dict[str, bytes]:
         asked = tuple(islice(digests, limits.OFFERS))
@@ -167,6 +173,9 @@ class RedisStore:
     def _look(self, operation: str) -> Look:
         run = Run(scripts.LOOK, (self._window, self._beat, self._lease, self._fence))
         return self._ask(operation, answers.look, run)
+
+    def _prune(self, operation: str, key: str, kind: str, keep: Iterable[str]) -> None:
+        self._ask(operation, _anything, Run(scripts.PRUNE, (key,), (kind, *islice(keep, limits.REPORTS))))
 
     def _remove(self, operation: str, key: str, fields: Sequence[str | bytes]) -> None:
         if fields:

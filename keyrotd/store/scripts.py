@@ -18,6 +18,9 @@ _LIMITS = {
     "request": limits.REQUEST_BYTES,
     "name": limits.NAME_BYTES,
     "reports": limits.REPORTS,
+    "reports_bytes": limits.REPORTS_BYTES,
+    "strangers": limits.STRANGERS,
+    "strangers_bytes": limits.STRANGERS_BYTES,
     "offers": limits.OFFERS,
     "requests": limits.REQUESTS,
     "history": limits.HISTORY,
@@ -47,6 +50,7 @@ RELEASE = _script("release")
 BEAT = _script("beat")
 PUBLISH = _script("publish")
 RECORD = _script("record")
+PRUNE = _script("prune")
 LOOK = _script("look", read_only=True)
 REPORTS = _script("reports", read_only=True)
 

@@ -34,8 +34,8 @@ def an_empty_store_answers_nothing(make: Make) -> None:
     assert store.reports() == {}
     assert store.offers(["d1"]) == {}
     assert store.history(limit=10) == ()
-    store.forget(node="edge-1")
-    store.withdraw(digest="d1")
+    store.forget(nodes=["edge-1"])
+    store.withdraw(digests=["d1"])
     store.settle(ids=["r1"])
     store.settle(ids=[])
     store.release(holder="a")
@@ -259,7 +259,7 @@ def a_node_has_one_report_until_it_is_forgotten(make: Make) -> None:
     assert store.reports() == {"edge-1": b"new", "edge-2": b"other"}
     assert _lead(store, "a").report_count == 2
 
-    store.forget(node="edge-1")
+    store.forget(nodes=["edge-1"])
 
     assert store.reports() == {"edge-2": b"other"}
 
@@ -271,22 +271,44 @@ def an_offer_is_read_by_digest_until_withdrawn(make: Make) -> None:
     assert store.offers(["d2", "d1", "d0"]) == {"d1": b"one", "d2": b"two"}
     assert store.offers([]) == {}
 
-    store.withdraw(digest="d1")
+    store.withdraw(digests=["d1"])
 
     assert store.offers(["d1", "d2"]) == {"d2": b"two"}
 
 
-def too_many_offers_are_told_to_no_node_until_the_leader_leaves_some(make: Make) -> None:
+def too_many_offers_are_told_to_no_node_until_they_are_pruned(make: Make) -> None:
     store = make("edge")
     for number in range(limits.OFFERS + 10):
         store.offer(digest=f"d{number:03}", window=b"window")
+    desk = _lead(store, "a")
+    assert (len(desk.offers), desk.offer_count) == (limits.OFFERS, limits.OFFERS + 10)
     assert store.poll(known_digest="", node="edge-1", report=b"report").offers == ()
 
-    kept = _lead(store, "a").offers
+    store.prune_offers(keep=[*desk.offers, "d9"])
 
-    assert len(kept) == limits.OFFERS
-    assert store.poll(known_digest="", node="edge-1", report=b"report").offers == kept
-    assert store.offers(kept) == dict.fromkeys(kept, b"window")
+    assert store.poll(known_digest="", node="edge-1", report=b"report").offers == desk.offers
+    assert store.offers(desk.offers) == dict.fromkeys(desk.offers, b"window")
+    store.prune_offers(keep=[])
+    assert _lead(store, "a").offer_count == 0
+
+
+def more_reports_than_can_be_read_hide_no_node_that_is_known(make: Make) -> None:
+    store = make("edge")
+    large = b"x" * (limits.REPORT_BYTES // 2)
+    few = limits.REPORTS_BYTES // len(large)
+    for number in range(few):
+        store.report(node=f"rogue-{number}", report=large)
+    store.report(node="edge-1", report=large)
+    store.report(node="edge-2", report=b"report")
+
+    found = store.reports(["edge-9", "edge-1"])
+
+    assert (found["edge-1"], found["edge-2"]) == (large, b"report")
+    assert limits.REPORTS_BYTES - len(large) < sum(map(len, found.values())) <= limits.REPORTS_BYTES
+    assert "edge-2" in store.reports()
+    store.prune_reports(keep=["edge-9", "edge-1", "edge-2"])
+    assert store.reports() == {"edge-1": large, "edge-2": b"report"}
+    assert _lead(store, "a").report_count == 2
 
 
 def a_request_stays_until_it_is_settled(make: Make) -> None:
@@ -300,19 +322,19 @@ def a_request_stays_until_it_is_settled(make: Make) -> None:
     assert _lead(store, "a").requests == {"r2": b"revoke"}
 
 
-def every_request_is_read_in_its_turn(make: Make) -> None:
-    store = make("edge")
-    asked = {f"r{number}" for number in range(limits.REQUESTS * 2 + 1)}
-    for name in asked:
-        store.request(id=name, request=b"rotate")
+def of_too_many_requests_some_are_read_and_stay(make: Make) -> None:
+    store, standby = make("edge"), make("edge")
+    _lead(store, "a")
+    for number in range(limits.REQUESTS + 10):
+        store.request(id=f"r{number}", request=b"rotate")
+    assert len(_lead(standby, "b").requests) == limits.REQUESTS
 
-    read: set[str] = set()
-    while found := _lead(store, "a").requests:
-        assert len(found) <= limits.REQUESTS
-        read |= found.keys()
-        store.settle(ids=found)
+    read = _lead(store, "a").requests
 
-    assert read == asked
+    assert len(read) == limits.REQUESTS
+    assert _lead(store, "a").requests == read
+    store.settle(ids=read)
+    assert _lead(store, "a").requests == {}
 
 
 def history_is_newest_first_and_has_an_end(make: Make) -> None:
@@ -401,9 +423,10 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     every_byte_is_carried,
     a_node_has_one_report_until_it_is_forgotten,
     an_offer_is_read_by_digest_until_withdrawn,
-    too_many_offers_are_told_to_no_node_until_the_leader_leaves_some,
+    too_many_offers_are_told_to_no_node_until_they_are_pruned,
+    more_reports_than_can_be_read_hide_no_node_that_is_known,
     a_request_stays_until_it_is_settled,
-    every_request_is_read_in_its_turn,
+    of_too_many_requests_some_are_read_and_stay,
     history_is_newest_first_and_has_an_end,
     an_event_recorded_twice_in_a_row_is_one_event,
     rings_do_not_mix,

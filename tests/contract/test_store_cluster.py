@@ -247,7 +247,7 @@ def test_every_role_has_the_rights_to_follow(cluster: Clustered, store: RedisSto
     lead(store)
     publish(store, "d1", "")
     assert (poll(agent).digest, poll(agent).report_fault) == ("d1", "")
-    store.forget(node="edge-1")
+    store.forget(nodes=["edge-1"])
 
     with cluster.leaving("edge"):
         agent.report(node="edge-1", report=b"aside")

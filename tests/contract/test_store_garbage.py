@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store import limits
 from keyrotd.store.embedded import Embedded
 from keyrotd.store.port import Published
@@ -55,8 +54,8 @@ class Scene:
         desk = store.lead(holder="a", ttl_ms=60_000, fence_above=fence, known_digest="")
         assert (desk.fence, desk.requests["r1"]) == (fence, b"rotate")
         store.settle(ids=["r1"])
-        store.withdraw(digest="d9")
-        store.forget(node="edge-1")
+        store.withdraw(digests=["d9"])
+        store.forget(nodes=["edge-1"])
         store.release(holder="a")
 
 
@@ -172,14 +171,67 @@ def test_one_node_with_a_report_too_large_hides_no_other(scene: Scene) -> None:
     assert scene.store.reports() == {"edge-1": b"report"}
 
 
-def test_more_reports_than_any_fleet_has_are_refused_with_words(scene: Scene) -> None:
-    scene.redis.hset(scene.key("reports"), mapping={f"n{at}": b"x" for at in range(limits.REPORTS + 1)})
+def test_a_flood_of_reports_hides_no_node_that_is_known(scene: Scene) -> None:
+    flood(scene, "reports", 5 * limits.REPORTS, b"x" * 600)
+    nodes = [f"edge-{at}" for at in range(300)]
+    scene.redis.hset(scene.key("reports"), mapping=dict.fromkeys(nodes, b"y" * 600))
 
-    with pytest.raises(StoreUnavailable, match="20001 reports") as refusal:
-        scene.store.reports()
+    found = scene.store.reports(nodes)
 
-    assert refusal.value.operation == "reports"
-    assert scene.lead() == 1
+    assert found.keys() >= {*nodes}
+    assert len(nodes) + limits.STRANGERS * 0.9 <= len(found) <= len(nodes) + limits.STRANGERS
+    scene.store.prune_reports(keep=nodes)
+    assert scene.store.reports() == dict.fromkeys(nodes, b"y" * 600)
+
+
+def test_a_flood_of_reports_leaves_room_for_nodes_that_nobody_knows_yet(scene: Scene) -> None:
+    known = [f"edge-{at}" for at in range(limits.REPORTS)]
+    scene.redis.hset(scene.key("reports"), mapping=dict.fromkeys(known, b"x"))
+    scene.redis.hset(scene.key("reports"), "new", b"y")
+
+    # Each time by one chance in five.
+    assert any("new" in scene.store.reports(known) for _ in range(100))
+
+
+def test_what_cannot_be_read_is_counted_and_pruned(scene: Scene) -> None:
+    scene.store.report(node="edge-1", report=b"report")
+    scene.store.offer(digest="d1", window=b"one")
+    garbage = {b"\xff": b"x", b"": b"x", b"n" * 100_000: b"x", b"empty": b"", b"large": HUGE}
+    for name in ("reports", "offers"):
+        scene.redis.hset(scene.key(name), mapping=garbage)
+
+    desk = scene.store.lead(holder="a", ttl_ms=60_000, fence_above=0, known_digest="")
+    assert (desk.report_count, desk.offer_count, desk.offers) == (6, 6, ("d1",))
+    scene.store.prune_reports(keep=["edge-1", "empty", "large"])
+    scene.store.prune_offers(keep=["d1", "empty", "large"])
+
+    assert scene.redis.hgetall(scene.key("reports")) == {b"edge-1": b"report"}
+    assert scene.redis.hgetall(scene.key("offers")) == {b"d1": b"one"}
+
+
+def test_a_flood_of_requests_is_cut_down_by_the_next_leading(scene: Scene) -> None:
+    flood(scene, "requests", 10_000, b"x")
+    scene.redis.hset(scene.key("requests"), mapping={b"\xff": b"x", b"large": HUGE})
+
+    desk = scene.store.lead(holder="a", ttl_ms=60_000, fence_above=0, known_digest="")
+
+    assert limits.REQUESTS - 2 <= len(desk.requests) <= limits.REQUESTS
+    assert {name.decode() for name in scene.redis.hkeys(scene.key("requests"))} == desk.requests.keys()
+
+
+def test_whoever_only_stands_by_cuts_nothing_down(scene: Scene) -> None:
+    scene.lead(holder="b")
+    flood(scene, "requests", 1_000, b"x")
+
+    scene.lead(holder="a")
+
+    assert scene.redis.hlen(scene.key("requests")) == 1_000
+
+
+def flood(scene: Scene, name: str, count: int, value: bytes) -> None:
+    for begin in range(0, count, 10_000):
+        mapping = {f"rogue-{at}": value for at in range(begin, min(begin + 10_000, count))}
+        scene.redis.hset(scene.key(name), mapping=mapping)
 
 
 def test_twenty_thousand_reports_are_read(scene: Scene) -> None:
@@ -188,16 +240,15 @@ def test_twenty_thousand_reports_are_read(scene: Scene) -> None:
     assert len(scene.store.reports()) == limits.REPORTS
 
 
-def test_a_thousand_rogue_offers_keep_no_honest_one_out_for_long(scene: Scene) -> None:
-    scene.redis.hset(scene.key("offers"), mapping={f"rogue{at}": HUGE[:100] for at in range(1_000)})
-    assert scene.store.poll(known_digest="", node="edge-1", report=b"report").offers == ()
-    scene.lead()
-    assert scene.redis.hlen(scene.key("offers")) == limits.OFFERS
-    assert len(scene.store.poll(known_digest="", node="edge-1", report=b"report").offers) == limits.OFFERS
-
+def test_a_thousand_rogue_offers_hide_no_honest_one(scene: Scene) -> None:
+    flood(scene, "offers", 1_000, b"x")
     scene.store.offer(digest="honest", window=b"window")
+    assert scene.store.poll(known_digest="", node="edge-1", report=b"report").offers == ()
 
     assert scene.store.offers(["honest"]) == {"honest": b"window"}
+    scene.store.prune_offers(keep=["honest"])
+
+    assert scene.store.poll(known_digest="", node="edge-1", report=b"report").offers == ("honest",)
 
 
 def test_large_offers_leave_room_for_small_ones_in_one_reading(scene: Scene) -> None:

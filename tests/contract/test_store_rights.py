@@ -78,9 +78,11 @@ def test_a_scheduler_does_all_that_a_scheduler_does(scheduler: RedisStore) -> No
     assert scheduler.offers(["d2"]) == {"d2": b"two"}
     scheduler.record(event=b"event")
     assert scheduler.history(limit=1) == (b"event",)
-    scheduler.withdraw(digest="d2")
+    scheduler.withdraw(digests=["d2"])
     scheduler.settle(ids=["r1"])
-    scheduler.forget(node="edge-1")
+    scheduler.forget(nodes=["edge-1"])
+    scheduler.prune_reports(keep=[])
+    scheduler.prune_offers(keep=[])
     assert scheduler.look().leader == "a"
     scheduler.release(holder="a")
     scheduler.wake()
@@ -121,8 +123,10 @@ BEYOND_AGENTS: dict[str, Callable[[RedisStore], object]] = {
     "reports": lambda store: store.reports(),
     "look": lambda store: store.look(),
     "wake": lambda store: store.wake(),
-    "forget": lambda store: store.forget(node="edge-2"),
-    "withdraw": lambda store: store.withdraw(digest="d1"),
+    "forget": lambda store: store.forget(nodes=["edge-2"]),
+    "withdraw": lambda store: store.withdraw(digests=["d1"]),
+    "prune_reports": lambda store: store.prune_reports(keep=[]),
+    "prune_offers": lambda store: store.prune_offers(keep=[]),
 }
 
 

@@ -28,18 +28,16 @@ if who == '' or who == holder then
   end
 end
 
-local asked = {}
-for _, id in ipairs(names(requests, limit.requests, limit.request)) do
+local ids, asked = names(requests, limit.requests, limit.request), {}
+for _, id in ipairs(ids) do
   asked[#asked + 1] = id
   asked[#asked + 1] = redis.call('HGET', requests, id)
 end
-
--- Whoever may add to the offers may add more than anybody can read.
-local offered = names(offers, limit.offers, limit.window)
-if led > 0 and length(offers) > #offered then keep_only(offers, offered) end
+-- Whoever may add requests may add more than anybody can read.
+if led > 0 and length(requests) > #ids then keep_only(requests, ids) end
 
 local time = redis.call('TIME')
 return {
   led, who, remaining, digest, news(window, digest, known), text(beat, limit.beat),
-  asked, offered, length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
+  asked, names(offers, limit.offers, limit.window), length(offers), length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
 }

@@ -1,14 +1,26 @@
--- Every report of a fair size, flat: node, report, node, report; or how many there are, when those are too many.
--- KEYS reports
-local count = length(KEYS[1])
-if count == 0 then return {} end
-if count > limit.reports then return count end
+-- Reports of a fair size, flat: node, report, node, report. Those of the nodes in ARGV come first, in that order, then
+-- any others that chance picks, small ones before large ones as far as there is room: nobody hides a node behind a
+-- million reports of his own.
+-- KEYS reports   ARGV node...
+local key, found, taken, left = KEYS[1], {}, {}, limit.reports_bytes
+if length(key) == 0 then return {} end
 
-local all, fair = redis.call('HGETALL', KEYS[1]), {}
-for at = 1, #all, 2 do
-  if is_name(all[at]) and #all[at + 1] > 0 and #all[at + 1] <= limit.report then
-    fair[#fair + 1] = all[at]
-    fair[#fair + 1] = all[at + 1]
-  end
+local function take(name, size, spare)
+  if taken[name] or size == 0 or size > limit.report or size > left - spare then return end
+  taken[name], left = true, left - size
+  found[#found + 1] = name
+  found[#found + 1] = redis.call('HGET', key, name)
 end
-return fair
+
+for at = 1, math.min(#ARGV, limit.reports) do
+  take(ARGV[at], redis.call('HSTRLEN', key, ARGV[at]), limit.strangers_bytes)
+end
+
+local room = length(key) > limit.reports and limit.strangers or limit.reports
+local strangers = {}
+for _, name in ipairs(redis.call('HRANDFIELD', key, room)) do
+  if is_name(name) then strangers[#strangers + 1] = {name = name, size = redis.call('HSTRLEN', key, name)} end
+end
+table.sort(strangers, function(one, other) return one.size < other.size end)
+for _, stranger in ipairs(strangers) do take(stranger.name, stranger.size, 0) end
+return found
