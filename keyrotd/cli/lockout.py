@@ -62,6 +62,8 @@ def bound_to_others(
         open_window(shown.look.window, verifiers=verifiers, keks=keks, ring=ring)
     except CorruptWindow as corrupt:
         yield _why_not(shown.look.window, corrupt, ring, verifiers)
+    if situation.confirmed_at is None:
+        yield "the leader has not confirmed the window yet"
     for node in situation.nodes:
         if node.name in given_up:
             continue

@@ -179,7 +179,9 @@ def _add(change: Change, _fleet: "_Fleet") -> Iterator[str]:
         )
     if len(found) == 1:
         key = change.own.kind(os.urandom(KEY_BYTES))
-        _write(change.own.path, keyedits.added(content, key, _now_at()))
+        # Later than the one before, whatever our clock says: the mark tells which of the two is the newer.
+        made_at = max(_now_at(), (found[0].made_at or 0) + 1)
+        _write(change.own.path, keyedits.added(content, key, made_at))
         yield f"{change.own.path}: {change.called} {key.id} is added; {found[0].id} still seals or signs"
     # After the private file: a run that ends in between is taken up where it ended.
     if change.public is not None:

@@ -9,6 +9,7 @@ import pytest
 from keyrotd import secrets
 from keyrotd.cli import exits
 from keyrotd.cli.main import run
+from keyrotd.seal import keyedits
 from keyrotd.seal.keyfiles import Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey, key_line
 
 
@@ -86,6 +87,16 @@ def test_one_change_at_a_time(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "holds 2 keys, so a change is under way" in told
     assert "hint: keyrotd rekey kek promote --ring edge goes on with it" in told
     assert contents(folder) == before
+
+
+def test_an_added_key_is_the_newer_one_though_the_clock_went_back(folder: Path) -> None:
+    kek = folder / "edge.kek"
+    kek.write_text(keyedits.added("", secrets.read(kek, Kek)[0], made_at=4_000_000_000_000))
+
+    run(["rekey", "kek", "add"])
+
+    old, new = keyedits.entries(kek.read_text(), Kek, "kek")
+    assert keyedits.newest((old, new)) == new
 
 
 def test_an_addition_that_ended_between_two_files_is_taken_up(folder: Path) -> None:
