@@ -62,6 +62,7 @@ class Job:
     due_ms: int | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
     peace_until_ms: int = field(default=0, init=False)
+    deaf: str = field(default="", init=False)
     woken: threading.Event = field(default_factory=threading.Event, init=False)
 
     def patience_ms(self, now_ms: int) -> int:
@@ -166,14 +167,20 @@ class Service:
                 self._stopping = True
             self._nudge()
             for job in self._jobs:
-                fault = None if job.wakes is None else job.wakes.fault
-                hint = "polls go on: windows arrive up to one poll later"
-                self._reporter.fault(f"{job.name}: wake-ups", fault or None, hint=hint)
+                self._say_deaf(job)
             if not ready and self.ticked:
                 ready = True
                 self._notify.ready()
             if ready and self.alive:
                 self._notify.watchdog()
+
+    def _say_deaf(self, job: Job) -> None:
+        fault = "" if job.wakes is None else job.wakes.fault
+        if fault and fault != job.deaf:
+            self._reporter.count("store_errors_total", operation="wait")
+        job.deaf = fault
+        hint = "polls go on: windows arrive up to one poll later"
+        self._reporter.fault(f"{job.name}: wake-ups", fault or None, hint=hint)
 
     def _nudge(self) -> None:
         """Start what is overdue by boot time: the alarm goes by the wall clock, which somebody may have set back."""

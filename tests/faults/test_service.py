@@ -62,12 +62,13 @@ class Passes:
     """Wakes that never come; the main thread asks for their fault once at each pass, so that passes can be counted."""
 
     count: int = 0
+    why: str = ""
     closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def fault(self) -> str:
         self.count += 1
-        return ""
+        return self.why
 
     def wait(self, timeout_ms: int) -> bool:
         self.closed.wait(timeout_ms / 1000)
@@ -270,6 +271,22 @@ def test_a_store_that_is_away_starves_nobody(shell: Shell, short_path: Path) -> 
 
     shell.play(Ticking(), scene)
     rig.close()
+
+
+def test_a_subscription_that_is_lost_is_said_and_counted_as_an_operation_of_the_store(shell: Shell) -> None:
+    def scene() -> None:
+        wait_until(lambda: shell.systemd.heard_of("READY=1"), "it is ready")
+        for why in ("no answer", "", "no answer", "refused"):
+            shell.passes.why = why
+            shell.look()
+
+        assert shell.recorder.value("store_errors_total", operation="wait") == 3
+        found = shell.recorder.events("fault.found")
+        assert [(event["fault"], event["text"]) for event in found] == [
+            ("work: wake-ups", why) for why in ("no answer", "no answer", "refused")
+        ]
+
+    shell.play(Work(), scene)
 
 
 def test_an_alarm_that_a_stepped_clock_puts_hours_away_goes_off_all_the_same(shell: Shell) -> None:
