@@ -424,6 +424,37 @@ def of_memory(memory: Memory) -> Finding:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """A daemon that runs. `locked`: its memory is. `dumps`: its limit lets it leave a core."""
+
+    kind: str
+    pid: int
+    locked: bool
+    dumps: bool
+
+
+def of_daemon(daemon: Daemon, memory: Memory) -> Iterator[Finding]:
+    """Judge what the kernel tells of a daemon that runs, whatever this shell may."""
+    who = f"{daemon.kind}, process {daemon.pid}"
+    if daemon.locked:
+        yield ok("host.memory_lock", f"{who}: its memory is locked")
+    elif memory.swaps:
+        yield grave(
+            "host.memory_lock",
+            f"{who}: its memory is not locked, and swap is on ({listed(memory.swaps)}): keys may reach a disk",
+            "systemd: LimitMEMLOCK=infinity or MemorySwapMax=0; or CAP_IPC_LOCK, or encrypted swap",
+        )
+    else:
+        yield ok("host.memory_lock", f"{who}: its memory is not locked, and there is no swap on a disk")
+    if daemon.dumps:
+        yield grave(
+            "host.core",
+            f"{who}: may leave a core with every key in it",
+            "somebody raised its limit after it started (prlimit): restart it, and find out who",
+        )
+
+
 def of_core_pattern(pattern: str) -> Finding:
     if pattern.startswith("|"):
         program = pattern[1:].partition(" ")[0]

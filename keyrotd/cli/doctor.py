@@ -136,7 +136,12 @@ def _host(config: Config, role: Role | None, served: tuple[ServerConfig, ...]) -
         yield from diagnosis.of_runtime_dir(host.place(config.runtime_dir))
     if role != "operator":
         yield from diagnosis.of_state_dir(host.place(config.state_dir))
-        yield diagnosis.of_memory(host.memory())
+        memory = host.memory()
+        running = [found for kind in ("scheduler", "agent") if (found := host.daemon(config.state_dir, kind))]
+        for daemon in running:
+            yield from diagnosis.of_daemon(daemon, memory)
+        if not running:
+            yield diagnosis.of_memory(memory)  # what one that is started from here might do
         yield diagnosis.of_core_pattern(host.core_pattern())
 
 

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from keyrotd.cli.diagnosis import Memory, Place
+from keyrotd.cli.diagnosis import Daemon, Memory, Place
 from keyrotd.daemon.hardening import lockable
 
 # statfs(2): the kernel's numbers of file systems that live in memory.
@@ -36,6 +36,32 @@ def memory() -> Memory:
 
 def core_pattern() -> str:
     return _text(Path("/proc/sys/kernel/core_pattern")).strip()
+
+
+def daemon(folder: Path, kind: str) -> Daemon | None:
+    """Return the daemon that has the lock of its kind in `folder`; None: none, or it is not to be seen from here."""
+    path = folder / f"{kind}.lock"
+    pid = _text(path).strip()
+    try:
+        inode = path.stat().st_ino
+    except OSError:
+        return None
+    # `1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF`; a number in the file alone may be of a process long gone.
+    locks = (line.split() for line in _text(Path("/proc/locks")).splitlines())
+    held = any(
+        lock[1:2] == ["FLOCK"] and lock[4] == pid and lock[5].endswith(f":{inode}") for lock in locks if lock[5:]
+    )
+    if not held:
+        return None
+    status, limits = _text(Path(f"/proc/{pid}/status")), _text(Path(f"/proc/{pid}/limits"))
+    return Daemon(
+        kind=kind,
+        pid=int(pid),
+        locked=any(line.startswith("VmLck:") and line.split()[1] != "0" for line in status.splitlines()),
+        dumps=not any(
+            line.startswith("Max core file size") and line.split()[4:6] == ["0", "0"] for line in limits.splitlines()
+        ),
+    )
 
 
 def _in_memory(path: Path) -> bool:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from keyrotd.cli import exits
+from keyrotd.cli import exits, host
+from keyrotd.cli.diagnosis import Daemon
 from keyrotd.cli.main import run
 from keyrotd.core.errors import KeyrotdError
+from keyrotd.daemon.hardening import lockable
 from keyrotd.daemon.lock import locked
 from keyrotd.testing.children import start_child, wait_until
 
@@ -44,8 +46,13 @@ def test_a_second_daemon_is_refused_by_the_first_ones_number_until_that_is_kille
             "hint: stop it, or give each daemon of a host its own runtime_dir and state_dir",
         ]
 
+        assert host.daemon(config.parent / "state", "scheduler") == Daemon(
+            kind="scheduler", pid=first.pid, locked=lockable(), dumps=False
+        )
+
         first.kill()
         first.wait()
+        assert host.daemon(config.parent / "state", "scheduler") is None  # its number is still there
         third = started(config, config.parent / "3.log")
         assert third.poll() is None
         third.terminate()

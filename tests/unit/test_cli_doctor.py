@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyrotd.cli import diagnosis, exits
-from keyrotd.cli.diagnosis import Finding, Memory, Place, RingSeen, Use, Verdict
+from keyrotd.cli.diagnosis import Daemon, Finding, Memory, Place, RingSeen, Use, Verdict
 from keyrotd.cli.doctor import Diagnosis, Section, as_document, as_text
 from keyrotd.core.keys import Installed
 from keyrotd.core.keys import Place as Held
@@ -249,6 +249,28 @@ def test_sealed_keys_belong_in_memory_and_floors_on_a_disk() -> None:
 )
 def test_swap_is_told_where_memory_cannot_be_locked(swaps: tuple[str, ...], lockable: bool, verdict: Verdict) -> None:  # noqa: FBT001 - a row
     assert diagnosis.of_memory(Memory(swaps=swaps, lockable=lockable)).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("locked", "swaps", "verdict"),
+    [(True, ("/dev/sda2",), OK), (False, (), OK), (False, ("/dev/sda2",), GRAVE)],
+)
+def test_a_daemon_is_judged_by_what_it_did_and_not_by_what_this_shell_may(
+    locked: bool,  # noqa: FBT001 - a row
+    swaps: tuple[str, ...],
+    verdict: Verdict,
+) -> None:
+    daemon = Daemon(kind="agent", pid=4711, locked=locked, dumps=False)
+
+    assert verdicts(diagnosis.of_daemon(daemon, Memory(swaps=swaps, lockable=True))) == {"host.memory_lock": verdict}
+
+
+def test_a_daemon_that_may_leave_a_core_is_grave() -> None:
+    daemon = Daemon(kind="agent", pid=4711, locked=True, dumps=True)
+
+    found = verdicts(diagnosis.of_daemon(daemon, Memory(swaps=(), lockable=True)))
+
+    assert found == {"host.memory_lock": OK, "host.core": GRAVE}
 
 
 def test_a_program_that_takes_core_dumps_is_named_without_its_arguments() -> None:
