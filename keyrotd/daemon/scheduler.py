@@ -645,7 +645,7 @@ class RingScheduler:
         self._fleet.hear(signed_at)
         self._remember_instant(signed_at)
         if not self._world.store.beat(beat=sign_beat(beat, self.trust.signer), fence=reign.fence):
-            self._abdicate("a beat was refused: another one leads")
+            self._abdicate("a beat was refused: another one leads, or the lease ran out")
         elif window.epoch == 1 and not reign.vouched:
             # A fleet's first window woke nodes that hold nothing: they may take it only now, with a beat for it.
             self._world.store.wake()

@@ -16,7 +16,7 @@ _AGENT = _COMMON
 _OPERATOR = f"{_COMMON} {_SCRIPTS} +lrange +publish +info"
 _SCHEDULER = (
     f"{_COMMON} {_SCRIPTS} +lrange +publish +info "
-    "+hdel +evalsha +eval +set +del +unlink +pexpire +time +lindex +lpush +ltrim +wait"
+    "+hdel +evalsha +eval +set +del +unlink +pexpire +persist +time +lindex +lpush +ltrim +wait"
 )
 
 

@@ -144,7 +144,8 @@ class MemoryStore:
     def beat(self, *, beat: bytes, fence: int) -> bool:
         fitting("beat", beat, limits.BEAT_BYTES)
         with _call(self, "beat") as ring:
-            if fence != ring.fence:
+            lease = _live(ring, self.server.clock())
+            if lease is None or not lease.fence == ring.fence == fence:
                 return False
             ring.beat = beat
             return True

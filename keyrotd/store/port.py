@@ -102,7 +102,7 @@ class Store(Protocol):
       highest that the caller remembers. A holder that renews in time keeps its own. Names must differ between
       schedulers and between their lives.
     - `release` ends the lease at once, if it is `holder`'s.
-    - `beat` is written for the newest fence only; False: overtaken.
+    - `beat` is written for the newest fence only, and while its lease lives; False: overtaken, or too late.
 
     May be lost, in whole or in part, at any time:
 

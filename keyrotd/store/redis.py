@@ -91,7 +91,7 @@ class RedisStore:
 
     def beat(self, *, beat: bytes, fence: int) -> bool:
         fitting("beat", beat, limits.BEAT_BYTES)
-        return self._ask("beat", bool, Run(scripts.BEAT, (self._fence, self._beat), (beat, fence)))
+        return self._ask("beat", bool, Run(scripts.BEAT, (self._lease, self._fence, self._beat), (beat, fence)))
 
     def poll(self, *, known_digest: str, node: str, report: bytes) -> Poll:
         named("poll", node)

@@ -210,6 +210,21 @@ def a_beat_without_any_leader_is_refused(make: Make) -> None:
     assert not make("edge").beat(beat=b"beat", fence=1)
 
 
+def a_beat_without_a_lease_is_refused(make: Make) -> None:
+    store = make("edge")
+    store.lead(holder="a", ttl_ms=50, fence_above=0, known_digest="")
+
+    deadline = time.monotonic() + _PATIENCE_S
+    while store.beat(beat=b"first", fence=1):
+        assert time.monotonic() < deadline, "beats go on for ever"
+
+    _lead(store, "a")
+    assert store.beat(beat=b"second", fence=2)
+    store.release(holder="a")
+    assert not store.beat(beat=b"third", fence=2)
+    assert store.look().beat == b"second"
+
+
 def a_poll_hands_in_the_report_and_reads(make: Make) -> None:
     store = make("edge")
     _publish(store, "d1")
@@ -418,6 +433,7 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     a_publish_drops_the_offer_of_that_window_and_no_other,
     a_beat_is_the_newest_leaders,
     a_beat_without_any_leader_is_refused,
+    a_beat_without_a_lease_is_refused,
     a_poll_hands_in_the_report_and_reads,
     a_known_window_is_not_read_again,
     every_byte_is_carried,

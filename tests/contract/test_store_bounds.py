@@ -13,7 +13,7 @@ import pytest
 from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store.addresses import Address
 from keyrotd.store.embedded import Embedded
-from keyrotd.store.port import Desk
+from keyrotd.store.port import Desk, Published
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from tests.contract.stores import (
@@ -253,6 +253,23 @@ def test_a_full_store_can_still_be_read(store_exe: Path, tmp_path: Path) -> None
         assert (poll.digest, poll.window) == ("d1", b"one")
         assert "memory" in poll.report_fault
         assert "maxmemory" in str(refusal(store, "report").hint)
+        store.close()
+
+
+def test_a_full_store_can_still_be_led(store_exe: Path, tmp_path: Path) -> None:
+    with running(store_exe, tmp_path) as server, owner(server) as redis:
+        store = store_on(address(server))
+        redis.config_set("maxmemory", 1)
+
+        for holder, fence, parent in (("a", 1, ""), ("b", 2, "d1")):
+            assert store.lead(holder=holder, ttl_ms=60_000, fence_above=0, known_digest="").fence == fence
+            outcome = store.publish(window=b"w", digest=f"d{fence}", epoch=fence, fence=fence, parent=parent)
+            assert outcome == Published()
+            assert store.beat(beat=b"beat", fence=fence)
+            store.record(event=b"event %d" % fence)
+            store.release(holder=holder)
+
+        assert store.history(limit=2) == (b"event 2", b"event 1")
         store.close()
 
 

@@ -79,6 +79,10 @@ local function leader(key)
   return holder, remaining
 end
 
+-- Whatever begins with a write that takes no memory, Redis lets write on when its memory is full: whoever may add to the
+-- reports can fill it, and only a leader can empty it. Besides, nothing but the lease expires.
+local function without_memory(key) redis.call('PERSIST', key) end
+
 -- Remove a value of any other kind, since writing could not mend it. One of the right kind stays, to be written over:
 -- while a cluster moves the slot to another node, what a script has removed it cannot write again.
 local function make_room(key, kind)

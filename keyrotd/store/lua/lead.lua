@@ -8,6 +8,7 @@ local who, remaining = leader(lease)
 local digest, beside = stored(window)
 
 if who == '' or who == holder then
+  without_memory(fence)
   local believable = above + limit.fence_jump
   local counter = fence_number(text(fence, limit.name), believable)
   local highest = math.max(counter, fence_number(beside, believable), above)

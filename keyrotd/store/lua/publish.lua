@@ -10,6 +10,7 @@ local newest = text(fence, limit.name)
 if newest ~= mine then return {'fenced', fence_number(newest, 2 ^ 53)} end
 if found ~= parent then return {'moved', found} end
 
+without_memory(window)
 make_room(window, 'hash')
 redis.call('HSET', window, 'window', bytes, 'digest', digest, 'epoch', epoch, 'fence', mine)
 if redis.call('TYPE', offers).ok == 'hash' then redis.call('HDEL', offers, digest) end
