@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, assert_never
 
 from keyrotd.core.errors import ConfigError
-from keyrotd.core.policy import Interval, Policy, Schedule, impossible
+from keyrotd.core.policy import SEVEN_DAYS_MS, Interval, Policy, Schedule, impossible
 from keyrotd.daemon.schedule import cron
 from keyrotd.seal.messages import MAX_SERVERS
 from keyrotd.sections import Fault, read, unknown
@@ -149,6 +149,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Field]]] = MappingProxyType(
             "ticket_lifetime": Field(type=Type.DURATION, says="T: how long a ticket opens", default=2 * 3_600_000),
             "max_seal_age": Field(type=Type.DURATION, says="2 x rotation_interval", default=None),
             "overdue_after": Field(type=Type.DURATION, says="rotation_interval / 8", default=None),
+            "max_stranded": Field(type=Type.DURATION, says="7d less V", default=None),
             "previous_keys": Field(type=Type.COUNT, says="at most so many, at the cost of resumptions", default=None),
         },
         "scheduler": {
@@ -444,10 +445,15 @@ def _policy(ring: dict[str, Any], daemons: dict[str, int]) -> Policy:
         ticket_lifetime_ms=ring["ticket_lifetime"],
         max_seal_age_ms=ring["max_seal_age"] or 2 * schedule.longest_ms,
         overdue_after_ms=ring["overdue_after"] or 0,
+        max_stranded_ms=ring["max_stranded"] or 0,
         previous_keys=ring["previous_keys"],
         **daemons,
     )
-    return policy if ring["overdue_after"] else replace(policy, overdue_after_ms=_overdue_after_ms(policy))
+    if not ring["overdue_after"]:
+        policy = replace(policy, overdue_after_ms=_overdue_after_ms(policy))
+    if not ring["max_stranded"]:
+        policy = replace(policy, max_stranded_ms=max(0, SEVEN_DAYS_MS - policy.worst_ms))
+    return policy
 
 
 def _overdue_after_ms(policy: Policy) -> int:

@@ -159,14 +159,14 @@ def _time_line(ring: RingConfig) -> Iterator[str]:
         "it seals (current)": r_ms,
         "its successor seals, it opens only (previous)": 2 * r_ms,
         "it is gone, if every node was in step": 2 * r_ms + t_ms + policy.eps_ms,
-        "no node seals with it, while rotations are on time": r_ms + policy.max_seal_age_ms,
-        "no node opens anything with it, while rotations are on time (V)": policy.worst_ms,
+        "no node seals with it, however late a rotation came": r_ms + policy.max_seal_age_ms,
+        "no node opens anything with it, however late a rotation came (V)": policy.worst_ms,
     }
     for what, after_ms in sorted(happens.items(), key=lambda item: item[1]):
         yield f"  {words(after_ms):>14}  {what}"
     yield (
-        f"  however late a rotation comes: no key seals for longer than {words(policy.max_seal_age_ms)}, "
-        f"and none opens {words(t_ms + policy.eps_ms)} after it can last have sealed"
+        f"  without a scheduler nodes go on in step, {words(r_ms)} on each key, "
+        f"for {words(policy.max_stranded_ms)} after the last one ended"
     )
     yield f"  R {words(r_ms)}, T {words(t_ms)}, eps {words(policy.eps_ms)}, V {words(policy.worst_ms)}"
     kept = "all that still open" if policy.previous_keys is None else f"at most {policy.previous_keys}"

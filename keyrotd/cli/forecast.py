@@ -132,8 +132,8 @@ def _decided(decision: Decision | None, situation: Situation) -> str:
             return f"would refuse it: {reason}; free from {instant(until, now_at)}, or with --drop-live-keys"
         case Rotate(_, overdue):
             return "would do it at once" + (f", not waiting for {listed(overdue)}, overdue" if overdue else "")
-        case Renew(reason):
-            return f"would make both sealing keys anew: {reason}"
+        case Renew(reason, _):
+            return f"would take the nodes up where they are: {reason}"
         case Mend(_, _, _, reason):
             return f"would mend first: {reason}"
         case Revoke():

@@ -82,7 +82,7 @@ def _window_text(found: Unproven, now_at: int) -> Iterator[str]:
             ("epoch", f"{window.epoch}, fence {window.fence}, barrier {window.barrier}"),
             ("digest", window.digest),
             ("published", instant(window.published_at, now_at)),
-            ("tickets", f"live {span(window.ticket_lifetime_ms)}, step {span(window.step_ms)}"),
+            ("tickets", f"live {span(window.ticket_lifetime_ms)}, step {span(window.current.step_ms)}"),
             ("ancestors", ", ".join(map(short, window.ancestors)) or "none"),
             ("sealed by", f"KEK {found.kek_id}, signed by {found.signer_id}"),
         ]

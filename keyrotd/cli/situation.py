@@ -28,6 +28,7 @@ class Standing(Enum):
     JOINING = "joining"
     BEHIND = "behind"
     DRIFT = "drift"
+    STRANDED = "stranded"
     ISOLATED = "isolated"
     HOLDS_NEWER = "holds newer"
     SILENT = "silent"
@@ -182,6 +183,8 @@ def _standing(report: Report, spoke_at: int | None, window: Window | None, polic
         return Standing.JOINING
     if report.state is NodeState.ISOLATED:
         return Standing.ISOLATED
+    if report.state is NodeState.STRANDED:
+        return Standing.STRANDED
     if report.state is NodeState.DRIFT:
         return Standing.DRIFT
     if window is not None and report.read_back == window.digest:
@@ -276,6 +279,7 @@ def _window_faults(situation: Situation) -> Iterator[Fault]:
 _FOR_NODES = {
     Standing.BEHIND: ("behind", "its agent's log says which server does not take the keys, and why"),
     Standing.DRIFT: ("drifting", "something else changes these servers' keys: a reload without the key file, a person"),
+    Standing.STRANDED: ("stranded", "no leader is heard: they go on in step until one is back. does a scheduler run?"),
     Standing.ISOLATED: ("isolated", "it seals with keys of its own: its log says which window or beat it refuses"),
     Standing.HOLDS_NEWER: ("ahead of the store", "the store lost windows: the leader mends within seconds"),
     Standing.SILENT: ("silent", "is its agent running, and can it reach the store? it is forgotten after a day"),

@@ -31,8 +31,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 @click.command(
     short_help="One screen of truth; the exit code is the fleet's health.",
-    epilog="exit code: 0 healthy; 1 no leader, no fresh beat, or a node behind, drifting, isolated or silent; 2 usage; "
-    "69 store away; 78 configuration\n\n" + screen.JSON_HELP,
+    epilog="exit code: 0 healthy; 1 no leader, no fresh beat, or a node behind, drifting, stranded, isolated or "
+    "silent; 2 usage; 69 store away; 78 configuration\n\n" + screen.JSON_HELP,
 )
 @CONFIG_OPTION
 @_RINGS

@@ -88,9 +88,10 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """`next` itself has expired: both sealing roles anew."""
+    """Nodes went on by succession, along `root`: take them up there. None: nobody can tell, so begin anew."""
 
     reason: str
+    root: Key | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,8 @@ def proceed(view: View, window: Window, policy: Policy, now_at: int) -> Decision
     for request in pending:
         if request.goal is Goal.REVOKE:
             return Revoke(request)
-    # A node that has not heard of a rotation yet knows the new current as `next`, and opens it no longer than that.
-    if not window.next.open_at(now_at + policy.overdue_after_ms + policy.eps_ms):
-        return _listen(view, now_at) or Renew("next has expired")
+    if now_at >= window.seals_until:
+        return _renewal(view, window, policy, now_at)
     asked = next(iter(pending), None)
     if asked is None and now_at < due_at(window, policy):
         return Hold("not due", due_at(window, policy))
@@ -159,23 +159,49 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
     spaced_at = window.published_at + policy.spacing_ms
     if now_at < spaced_at:
         return Hold("the last publish is too fresh", spaced_at)
-    if latest_at <= now_at < window.seals_until:
+    if now_at >= latest_at:
         return Rotate(f"{reason}; current may not seal for longer", overdue=gate.waiting + gate.overdue)
     # What nodes say of their own pace and slots can only delay, and never past the bound above.
     spaced_at = window.published_at + _slowest_spacing_ms(view.nodes, policy, now_at)
-    if now_at < min(spaced_at, latest_at):
-        return Hold("the last publish is too fresh for the slowest node", spaced_at)
+    if now_at < spaced_at:
+        return Hold("the last publish is too fresh for the slowest node", min(spaced_at, latest_at))
     listening = _listen(view, now_at)
     if listening is not None:
         return listening
     if gate.waiting:
         return Hold(f"waiting for {listed(gate.waiting)}", gate.until)
-    if not view.durable and now_at < latest_at:
+    if not view.durable:
         return Hold("too few replicas have the window", latest_at)
-    if free_at is None or now_at >= latest_at or (asked is not None and asked.drop_live_keys):
+    if free_at is None or (asked is not None and asked.drop_live_keys):
         return Rotate(reason, overdue=gate.overdue)
     crowded = "a server has too few slots: a key whose tickets still live would be dropped"
     return Hold(crowded, free_at) if asked is None else Decline(asked, crowded, free_at)
+
+
+def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decision:
+    spaced_at = window.published_at + policy.spacing_ms
+    if now_at < spaced_at:
+        return Hold("the last publish is too fresh", spaced_at)
+    listening = _listen(view, now_at)
+    if listening is not None:
+        return listening
+    root = window.current if view.settled_at is None else window.next
+    if now_at >= window.seals_until + window.max_stranded_ms:
+        return Renew("the fleet was without a leader for too long", None)
+    step_ms = root.step_ms
+    stepped_at = now_at - (now_at - root.steps_at) % step_ms
+    # Until all have taken the step, whatever their clocks, the follower that is to be `current` is not open everywhere;
+    # until max_seal_age before the end of that one's own step, it could seal for longer than it may.
+    ready_at = max(stepped_at + window.eps_ms, stepped_at + 2 * step_ms - policy.max_seal_age_ms)
+    slots = fewest_slots(view.nodes, policy, now_at)
+    if slots is not None:
+        # Where there are few slots the renewal drops a follower, whose tickets are given the time to end.
+        free_at = stepped_at - (slots - 3) * step_ms + window.ticket_lifetime_ms + window.eps_ms
+        ready_at = max(ready_at, free_at)
+    ready_at = min(ready_at, stepped_at + step_ms - 2 * policy.tick_interval_ms)
+    if now_at < ready_at:
+        return Hold("nodes have just gone a step of succession", ready_at)
+    return Renew("the fleet went on without a leader", root)
 
 
 def _listen(view: View, now_at: int) -> Hold | None:
@@ -230,9 +256,9 @@ def judge_gate(window: Window, nodes: Iterable[Seen], policy: Policy, now_at: in
 
 
 def acknowledged(node: Seen, window: Window) -> bool:
-    """Whether it shows this very window and holds no other. An isolated node does: it opens `next` like everyone."""
+    """Whether it shows this very window and holds no other. A node that goes on alone does: it opens `next` too."""
     report = node.report
-    steady = report.state in {NodeState.IN_STEP, NodeState.ISOLATED}
+    steady = report.state in {NodeState.IN_STEP, NodeState.STRANDED, NodeState.ISOLATED}
     return steady and report.holds == report.read_back == window.digest
 
 

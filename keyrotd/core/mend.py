@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from keyrotd.core.decide import owes
-from keyrotd.core.stek import Stek
-from keyrotd.core.window import MAX_ANCESTORS, Key, Terms, Window, kept, renew
+from keyrotd.core.window import MAX_ANCESTORS, Key, Terms, Window, kept
 
 #: A mend merges at most this many keys of other windows, those that open longest.
 MAX_MERGED = 16
@@ -16,7 +15,6 @@ def mend(
     *,
     epoch: int,
     fence: int,
-    fresh: tuple[Stek, Stek],
     now_at: int,
     terms: Terms,
 ) -> Window:
@@ -24,12 +22,10 @@ def mend(
     Republish `base` as `epoch`: same current, same next; what the others still owe joins, open-only.
 
     No key opens longer than the window it comes from signed. All merged windows are ancestors, so their holders need
-    not keep anything of their own. `fresh` is used only if the base's next no longer opens (see `renew`).
+    not keep anything of their own.
     """
     merged = _merged(base, others, now_at)
     ancestors = (base.digest, *(other.digest for other in others), *base.ancestors)[:MAX_ANCESTORS]
-    if not base.next.open_at(now_at):
-        base = renew(replace(base, epoch=epoch - 1), fresh=fresh, fence=fence, now_at=now_at, terms=terms)
     return replace(
         base,
         epoch=epoch,

@@ -46,12 +46,13 @@ class Request:
 
 
 class NodeState(Enum):
-    """One word for a node, worst last; only IN_STEP counts as acknowledged."""
+    """One word for a node, worst last. What counts as acknowledged is said in core/decide."""
 
     IN_STEP = "in_step"  # every server shows the window that the node holds
     JOINING = "joining"  # first round trip: nothing installed yet
     BEHIND = "behind"  # a server could not be brought to the window
     DRIFT = "drift"  # a server lost or changed its keys since the last tick; being repaired
+    STRANDED = "stranded"  # sealing by succession, for want of a leader
     ISOLATED = "isolated"  # sealing with keys of the node's own
 
 
@@ -94,7 +95,8 @@ class Report:
 
     `holds` is the digest of the window that the node has accepted, `read_back` that of the window which all its
     servers were seen to hold (None: none, or not all). `counter` only grows, so a replayed report is recognised.
-    `reported_at` is the node's fleet time, 0 while it has none. `accepts` is as in a beat.
+    `reported_at` is the node's fleet time, 0 while it has none. `steps` counts its steps of succession. `accepts` is as
+    in a beat.
     """
 
     ring: str
@@ -102,6 +104,7 @@ class Report:
     counter: int
     reported_at: int
     state: NodeState
+    steps: int
     epoch: int
     holds: str | None
     read_back: str | None

@@ -3,10 +3,8 @@ What an operator asks for, as arithmetic: when a rotation is due, how long keys 
 
 R is the rotation interval, T the ticket lifetime, eps the time within which a node that can hear has heard:
 one jittered poll, two store timeouts and the drift between two clocks. V, the vulnerability window, is how long one
-stolen key is worth anything while rotations are on time: R (as `next`) + max_seal_age (as `current`) + T + eps (as
-`previous`). After an outage or a long hold a `next` may wait longer than R and outlive V. What holds however late a
-rotation comes is what each window signs: no key seals for longer than max_seal_age, and none opens T + eps after it can
-last have sealed.
+stolen key is worth anything: R (as `next`) + max_seal_age (as `current`) + T + eps (as `previous`). A `next` that waits
+longer than R, while a rotation is late, seals for so much less: stranded nodes may have sealed with it since R.
 """
 
 from collections.abc import Iterator
@@ -61,6 +59,7 @@ class Policy:
     ticket_lifetime_ms: int
     max_seal_age_ms: int
     overdue_after_ms: int
+    max_stranded_ms: int
     previous_keys: int | None
     node_ttl_ms: int
     tick_interval_ms: int
@@ -80,7 +79,7 @@ class Policy:
 
     @property
     def worst_ms(self) -> int:
-        """V: from the making of a key to the last instant at which any node opens with it, if promoted within R."""
+        """V: from the making of a key to the last instant at which any node opens with it."""
         return self.rotation_interval_ms + self.max_seal_age_ms + self.ticket_lifetime_ms + self.eps_ms
 
     @property
@@ -106,6 +105,7 @@ class Policy:
             ticket_lifetime_ms=self.ticket_lifetime_ms,
             eps_ms=self.eps_ms,
             step_ms=self.rotation_interval_ms,
+            max_stranded_ms=self.max_stranded_ms,
             previous_keys=self.previous_keys,
         )
 
@@ -132,6 +132,11 @@ def impossible(policy: Policy, *, slots: int | None, notice_delay_ms: int) -> It
         yield (
             f"a key would be worth stealing for {words(p.worst_ms)}, over 7d",
             "shorten rotation_interval, max_seal_age or ticket_lifetime: their sum and eps must stay within 7d",
+        )
+    elif p.worst_ms + p.max_stranded_ms > SEVEN_DAYS_MS:
+        yield (
+            f"max_stranded {words(p.max_stranded_ms)} after the {words(p.worst_ms)} of one key exceeds 7d",
+            "a key stolen from a stranded node gives away those that follow it: lower max_stranded",
         )
     least_r_ms = max(p.spacing_ms, p.tick_interval_ms, notice_delay_ms)
     if p.schedule.shortest_ms < least_r_ms:

@@ -3,13 +3,20 @@ What a node does with a window that it sees, and which keys it holds at an insta
 
 Nothing is removed because something could not be read: a window that is not newer, not complete or not fresh is
 refused by reason and the keys stay. Only a higher barrier makes a key go before its own `opens_until`.
+
+Where no leader is heard, a node goes on along the newest key that it knows to be in everywhere: `next` if a beat
+confirmed the window, from the instant at which a leader would have promoted it; else `current`; and from the window's
+`seals_until` on with their followers (core/succession). What any other node in step may seal with meanwhile, it opens.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from keyrotd.core.decide import Memory
 from keyrotd.core.keys import Keys
 from keyrotd.core.stek import Stek
+from keyrotd.core.succession import Succession, sealing_at, starts_at, succession
 from keyrotd.core.window import Key, Window, usefulness
 
 
@@ -18,18 +25,46 @@ class Held:
     """
     What a node holds: its window, and `strays`: keys of its own older windows that the leader did not know of.
 
-    `confirmed`: a beat said that every live node had read this very window back.
+    `confirmed_at`: since when, as a beat said, every live node has read this very window back. `spread`: so its `next`
+    is in everywhere, also if this window is the mended form of the one that was confirmed. `succession` is there since
+    the instant from which somebody may have gone on without a leader, `stood_in` since this node seals with `next`.
     """
 
     window: Window
     strays: tuple[Key, ...] = ()
-    confirmed: bool = False
+    confirmed_at: int | None = None
+    spread: bool = False
+    stood_in: bool = False
+    succession: Succession | None = None
+
+    @property
+    def confirmed(self) -> bool:
+        return self.confirmed_at is not None
+
+    def heard(self, confirmed_at: int) -> "Held":
+        """Return this, confirmed."""
+        return replace(self, confirmed_at=confirmed_at, spread=True)
+
+    def on(self, now_at: int, *, silent: bool) -> "Held":
+        """Go on to this instant: alone, if it must be (`silent`: no leader was heard lately), and never back."""
+        window = self.window
+        # Whoever had not read this window when the one before it ended, went on then.
+        missed_at = window.current.steps_at - window.eps_ms
+        missed = now_at >= missed_at and (self.confirmed_at is None or self.confirmed_at > missed_at)
+        line = self.succession
+        if line is None and (silent or missed or now_at >= window.seals_until - window.eps_ms):
+            line = succession(window)
+        stood_in = self.stood_in or (silent and self.spread and now_at >= window.stands_in_at)
+        return replace(self, succession=line, stood_in=stood_in)
 
     def at(self, now_at: int) -> "Held":
         """Forget every seed that may no longer open; a ring buffer may keep it until its window is confirmed."""
-        strays = tuple(key for key in self.strays if key.open_at(now_at))
-        faded = self.window.at(now_at) if self.confirmed or now_at >= self.window.seals_until else self.window
-        return replace(self, window=faded, strays=strays)
+        return replace(
+            self,
+            window=self.window.at(now_at) if self.confirmed or now_at >= self.window.seals_until else self.window,
+            strays=tuple(key for key in self.strays if key.open_at(now_at)),
+            succession=None if self.succession is None else self.succession.at(now_at),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +100,103 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
     if held is None:
         return Adopt(Held(window=seen), fork=False) if fresh else Refuse("stale window")
     fork = held.window.digest not in seen.ancestors
-    ours = (*held.strays, *(held.window.all if fork else ()))
+    ours = (*_followed(held, now_at), *held.strays, *(held.window.all if fork else ()))
     names = {key.name for key in seen.all}
-    strays = tuple(
-        key
+    strays = {
+        key.name: key
         for key in ours
         if key.stek is not None and key.open_at(now_at) and key.born >= seen.barrier and key.name not in names
-    )
-    return Adopt(Held(window=seen, strays=strays), fork=fork)
+    }
+    adopted = Held(window=seen, strays=tuple(strays.values()))
+    if (seen.current.name, seen.next.name) == (held.window.current.name, held.window.next.name):
+        # Mended: the same keys, so the same way on.
+        adopted = replace(adopted, spread=held.spread, stood_in=held.stood_in, succession=held.succession)
+    elif held.succession is not None and None in {seen.current.stek, seen.next.stek}:
+        adopted = replace(adopted, succession=succession(seen, held.succession.lines))
+    return Adopt(adopted, fork=fork)
 
 
-def isolated(held: Held | None, now_at: int) -> bool:
-    """Whether a node may not (or no longer) seal with a shared key."""
-    return held is None or now_at >= held.window.seals_until
+def _followed(held: Held, now_at: int) -> tuple[Key, ...]:
+    """What somebody in step may have sealed with by succession, give or take how far clocks are apart."""
+    if held.succession is None:
+        return ()
+    return tuple(k for k in held.succession.open_at(now_at) if starts_at(k) <= now_at + held.window.eps_ms)
+
+
+class Footing(Enum):
+    """What a node seals with: the `current` that a leader gave it, what follows without one, or keys of its own."""
+
+    LED = "led"
+    STRANDED = "stranded"
+    ISOLATED = "isolated"
+
+
+def footing(held: Held | None, now_at: int) -> Footing:
+    key = None if held is None else _sealing(held, now_at)
+    if held is None or key is None:
+        return Footing.ISOLATED
+    return Footing.LED if key.name == held.window.current.name else Footing.STRANDED
+
+
+def steps(held: Held, now_at: int) -> int:
+    """Return how many steps of succession a node has gone, 0 for none."""
+    if footing(held, now_at) is not Footing.STRANDED or now_at < held.window.seals_until:
+        return 0
+    return (now_at - held.window.seals_until) // held.window.current.step_ms + 1
+
+
+def steady(held: Held | None, now_at: int) -> bool:
+    """Whether every key that opens here is open everywhere, so that any of them may seal for microseconds."""
+    if held is None or held.confirmed:
+        return True
+    return footing(held, now_at) is not Footing.LED and not _unspread(held, now_at)
+
+
+def _sealing(held: Held, now_at: int) -> Key | None:
+    """Return the shared key that seals now, None if none may."""
+    window = held.window
+    if _unspread(held, now_at):
+        return next((key for key in held.strays if sealing_at(key, now_at)), None)
+    if now_at < window.seals_until:
+        return window.next if held.stood_in else window.current
+    return next((key for key in _line(held, now_at) if sealing_at(key, now_at)), None)
+
+
+def _unspread(held: Held, now_at: int) -> bool:
+    """
+    Whether `current` came without having been a `next`, and may not be in everywhere yet.
+
+    A revocation does not wait, and the first window of a ring has nobody to wait for.
+    """
+    window, key = held.window, held.window.current
+    sprung = key.seals_from == key.made_at and key.born != window.barrier and bool(window.ancestors)
+    return sprung and not held.confirmed and now_at < window.published_at + window.eps_ms
+
+
+def _line(held: Held, now_at: int) -> tuple[Key, ...]:
+    """Return the followers that this node goes on along."""
+    if held.succession is None:
+        return ()
+    line = held.succession.next if held.spread else held.succession.current
+    return () if line is None else line.open_at(now_at)
+
+
+def _opening(held: Held, now_at: int) -> tuple[Key, ...]:
+    followers = () if held.succession is None else held.succession.open_at(now_at)
+    return (*held.window.all, *held.strays, *followers)
 
 
 def changes_at(held: Held, now_at: int) -> int | None:
     """Return the first instant after now at which `keys_at` would answer otherwise; None: only a new window matters."""
-    keys = (*held.window.all, *held.strays)
-    bounds = (held.window.seals_until, *(key.opens_until for key in keys if key.stek is not None))
+    window = held.window
+    bounds = [window.seals_until - window.eps_ms, window.seals_until]
+    bounds += [key.opens_until for key in _opening(held, now_at) if key.stek is not None]
+    if not held.confirmed:
+        bounds.append(window.current.steps_at - window.eps_ms)
+    if _unspread(held, now_at):
+        bounds.append(window.published_at + window.eps_ms)
+    if held.succession is not None:
+        bounds += [window.stands_in_at, *(starts_at(key) for key in held.succession.open_at(now_at))]
     return min((until for until in bounds if until > now_at), default=None)
 
 
@@ -96,15 +209,39 @@ def keys_at(held: Held | None, own: tuple[Stek, Stek], now_at: int) -> Keys:
     """
     if held is None:
         return Keys(current=own[0], next=own[1])
-    window = held.window
-    alone = isolated(held, now_at)
-    candidates = (*window.previous, *held.strays, *((window.current,) if alone else ()))
-    ranked = sorted(candidates, key=usefulness, reverse=True)
-    current = None if alone else window.current.stek
-    next_stek = window.next.stek if window.next.open_at(now_at) else None
+    sealing = _sealing(held, now_at)
+    ahead = _ahead(held, sealing, now_at)
+    taken = {key.name for key in (sealing, ahead) if key is not None}
+    rest = {key.name: key for key in _opening(held, now_at) if key.stek is not None and key.name not in taken}
+    ranked = _ranked(rest.values(), held, now_at)
     return Keys(
-        current=current or own[0],
-        next=next_stek or own[1],
+        current=(sealing and sealing.stek) or own[0],
+        next=(ahead and ahead.stek) or own[1],
         previous=tuple(key.stek for key in ranked if key.stek is not None and key.open_at(now_at)),
         leaving=tuple(key.stek for key in ranked if key.stek is not None and not key.open_at(now_at)),
     )
+
+
+def _ahead(held: Held, sealing: Key | None, now_at: int) -> Key | None:
+    """Return the key that seals after this one, by all that the node knows."""
+    window = held.window
+    if sealing is not None and sealing.name not in {window.current.name, window.next.name}:
+        if _unspread(held, now_at):
+            return window.current
+        line = _line(held, now_at)
+    else:
+        line = _line(held, now_at) if sealing is window.next else (window.next,)
+    after = (key for key in line if key.open_at(now_at) and (key.seals_from is None or key.seals_from > now_at))
+    return next(after, None)
+
+
+def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
+    """Most useful first: what this node may have sealed with, the latest first; then what only others may have."""
+    mine = {key.name for key in (*held.window.all, *held.strays, *_line(held, now_at))}
+
+    def useful(key: Key) -> tuple[bool, int, int]:
+        sealed_at, opens_until = usefulness(key)
+        begun = key.seals_from is not None and key.seals_from <= now_at
+        return key.name in mine, min(sealed_at, now_at) if begun else -1, opens_until
+
+    return sorted(keys, key=useful, reverse=True)

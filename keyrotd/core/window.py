@@ -33,7 +33,8 @@ class Key:
     One key in a window. `stek` is None once its seed has been forgotten.
 
     `born` is the epoch that first carried it. `seals_from` and `seals_until` are None for a key that never was
-    `current`; `seals_until` is the last instant at which any node may have sealed with it.
+    `current`; `seals_until` is the last instant at which any node may have sealed with it. `steps_at` is the instant
+    from which, where no leader is heard, the key that follows it in succession seals, and `step_ms` for how long.
     """
 
     name: bytes
@@ -43,6 +44,8 @@ class Key:
     seals_from: int | None
     seals_until: int | None
     opens_until: int
+    steps_at: int
+    step_ms: int
 
     def __post_init__(self) -> None:
         if len(self.name) != NAME_BYTES or (self.stek is not None and self.stek.name != self.name):
@@ -51,6 +54,8 @@ class Key:
             raise CorruptWindow(f"key {self.name.hex()}: seals_from without seals_until", reason="malformed")
         if self.seals_until is not None and self.opens_until < self.seals_until:
             raise CorruptWindow(f"key {self.name.hex()}: seals after it last opens", reason="malformed")
+        if self.step_ms <= 0:
+            raise CorruptWindow(f"key {self.name.hex()}: has a step of {self.step_ms} ms", reason="malformed")
 
     def open_at(self, now_at: int) -> bool:
         return now_at < self.opens_until
@@ -65,6 +70,7 @@ class Terms:
     ticket_lifetime_ms: int
     eps_ms: int
     step_ms: int
+    max_stranded_ms: int
     previous_keys: int | None
 
 
@@ -73,7 +79,8 @@ class Window:
     """
     One published state of a ring. Unbuildable with twin names, a key from before the barrier, or wrong instants.
 
-    `ancestors` are digests, newest first. `step_ms` is how long a stranded node would stay on one key.
+    `ancestors` are digests, newest first. `max_stranded_ms` is how long after `seals_until` a stranded node goes on by
+    succession (see core/succession).
     """
 
     ring: str
@@ -82,7 +89,7 @@ class Window:
     barrier: int
     published_at: int
     ticket_lifetime_ms: int
-    step_ms: int
+    max_stranded_ms: int
     ancestors: tuple[str, ...]
     current: Key
     next: Key
@@ -97,7 +104,7 @@ class Window:
     def _problem(self) -> tuple[str, str] | None:
         keys = self.all
         born = [key.born for key in keys]
-        if self.epoch < 1 or self.fence < 0 or not 0 <= self.barrier <= self.epoch or self.step_ms <= 0:
+        if self.epoch < 1 or self.fence < 0 or not 0 <= self.barrier <= self.epoch:
             return "malformed", f"has epoch {self.epoch}, fence {self.fence}, barrier {self.barrier}"
         if len(keys) > MAX_KEYS or len(self.ancestors) > MAX_ANCESTORS:
             return "too large", f"has {len(keys)} keys and {len(self.ancestors)} ancestors"
@@ -127,6 +134,16 @@ class Window:
         return self.current.seals_until
 
     @property
+    def eps_ms(self) -> int:
+        """Within this long of a publish every node that can hear has heard."""
+        return self.current.opens_until - self.seals_until - self.ticket_lifetime_ms
+
+    @property
+    def stands_in_at(self) -> int:
+        """The instant at which `next` would have been promoted on time: stranded nodes do it themselves then."""
+        return self.next.made_at + self.next.step_ms
+
+    @property
     def header(self) -> str:
         """The readable half, canonical to the byte. It holds no secret; names commit to the seeds."""
         lines = [
@@ -137,11 +154,11 @@ class Window:
             f"barrier {self.barrier}",
             f"published_at {self.published_at}",
             f"ticket_lifetime_ms {self.ticket_lifetime_ms}",
-            f"step_ms {self.step_ms}",
+            f"max_stranded_ms {self.max_stranded_ms}",
             f"ancestors {' '.join(self.ancestors) or '-'}",
-            _key_line("current", self.current),
-            _key_line("next", self.next),
-            *(_key_line("previous", key) for key in self.previous),
+            f"current {key_words(self.current)}",
+            f"next {key_words(self.next)}",
+            *(f"previous {key_words(key)}" for key in self.previous),
         ]
         return "".join(line + "\n" for line in lines)
 
@@ -180,10 +197,10 @@ def bootstrap(
         barrier=barrier,
         published_at=now_at,
         ticket_lifetime_ms=terms.ticket_lifetime_ms,
-        step_ms=terms.step_ms,
+        max_stranded_ms=terms.max_stranded_ms,
         ancestors=(),
-        current=_promoted(_made(fresh[0], epoch, now_at, terms), now_at, terms),
-        next=_made(fresh[1], epoch, now_at, terms),
+        current=promoted(made(fresh[0], epoch, now_at, terms), now_at, terms),
+        next=made(fresh[1], epoch, now_at, terms),
         previous=(),
     )
 
@@ -194,24 +211,15 @@ def rotate(window: Window, *, fresh: Stek, fence: int, now_at: int, terms: Terms
 
     `settled_at` is the instant at which every live node had read `window` back, if it is known: after it no node in
     step seals with a previous key, so each of those may leave one ticket lifetime (and eps) later than that. No
-    bound is ever raised.
+    bound is ever raised. `next` may have been sealing at stranded nodes since `stands_in_at`: that counts.
     """
     older = settled(window, settled_at=settled_at, eps_ms=terms.eps_ms)
+    seals_until = min(terms.seals_until, window.stands_in_at + terms.max_seal_age_ms)
     return replace(
-        _successor(window, fence=fence, now_at=now_at, terms=terms),
-        current=_promoted(window.next, now_at, terms),
-        next=_made(fresh, window.epoch + 1, now_at, terms),
+        successor(window, fence=fence, now_at=now_at, terms=terms),
+        current=promoted(window.next, now_at, replace(terms, seals_until=seals_until)),
+        next=made(fresh, window.epoch + 1, now_at, replace(terms, seals_until=seals_until)),
         previous=kept((window.current, *older), now_at, terms),
-    )
-
-
-def renew(window: Window, *, fresh: tuple[Stek, Stek], fence: int, now_at: int, terms: Terms) -> Window:
-    """Both sealing roles anew, because `next` has itself expired; whatever still opens goes on opening."""
-    return replace(
-        _successor(window, fence=fence, now_at=now_at, terms=terms),
-        current=_promoted(_made(fresh[0], window.epoch + 1, now_at, terms), now_at, terms),
-        next=_made(fresh[1], window.epoch + 1, now_at, terms),
-        previous=kept(window.all, now_at, terms),
     )
 
 
@@ -219,30 +227,32 @@ def revoke(window: Window, *, fresh: tuple[Stek, Stek], fence: int, now_at: int,
     """Every key at once is gone, and by the raised barrier gone for good."""
     epoch = window.epoch + 1
     return replace(
-        _successor(window, fence=fence, now_at=now_at, terms=terms),
+        successor(window, fence=fence, now_at=now_at, terms=terms),
         barrier=epoch,
-        current=_promoted(_made(fresh[0], epoch, now_at, terms), now_at, terms),
-        next=_made(fresh[1], epoch, now_at, terms),
+        current=promoted(made(fresh[0], epoch, now_at, terms), now_at, terms),
+        next=made(fresh[1], epoch, now_at, terms),
         previous=(),
     )
 
 
-def _successor(window: Window, *, fence: int, now_at: int, terms: Terms) -> Window:
-    # A window to replace() the keys of: the previous ones go first, since the barrier judges all keys at once.
+def successor(window: Window, *, fence: int, now_at: int, terms: Terms) -> Window:
+    """The window after `window`, for replace() to put other keys into: all at once, as the barrier judges them."""
     return replace(
         window,
         epoch=window.epoch + 1,
         fence=fence,
         published_at=now_at,
         ticket_lifetime_ms=terms.ticket_lifetime_ms,
-        step_ms=terms.step_ms,
+        max_stranded_ms=terms.max_stranded_ms,
         ancestors=(window.digest, *window.ancestors)[:MAX_ANCESTORS],
     )
 
 
-def _made(stek: Stek, epoch: int, now_at: int, terms: Terms) -> Key:
-    # A fresh key may seal from the next publish on, at the latest from this window's seals_until, for max_seal_age.
-    opens_until = terms.seals_until + terms.max_seal_age_ms + terms.ticket_lifetime_ms + terms.eps_ms
+def made(stek: Stek, epoch: int, now_at: int, terms: Terms) -> Key:
+    """A `next`."""
+    # However late its promotion, it counts as promoted on time: see rotate.
+    promoted_at = min(terms.seals_until, now_at + terms.step_ms)
+    opens_until = promoted_at + terms.max_seal_age_ms + terms.ticket_lifetime_ms + terms.eps_ms
     return Key(
         name=stek.name,
         stek=stek,
@@ -251,10 +261,13 @@ def _made(stek: Stek, epoch: int, now_at: int, terms: Terms) -> Key:
         seals_from=None,
         seals_until=None,
         opens_until=opens_until,
+        steps_at=terms.seals_until,
+        step_ms=terms.step_ms,
     )
 
 
-def _promoted(key: Key, now_at: int, terms: Terms) -> Key:
+def promoted(key: Key, now_at: int, terms: Terms) -> Key:
+    """`key` as `current`."""
     opens_until = terms.seals_until + terms.ticket_lifetime_ms + terms.eps_ms
     return replace(key, seals_from=now_at, seals_until=terms.seals_until, opens_until=opens_until)
 
@@ -289,7 +302,11 @@ def _faded(key: Key, now_at: int) -> Key:
     return key if key.open_at(now_at) else replace(key, stek=None)
 
 
-def _key_line(role: str, key: Key) -> str:
+def key_words(key: Key) -> str:
+    """What a header says of a key, after its role."""
     seals_from = "-" if key.seals_from is None else key.seals_from
     seals_until = "-" if key.seals_until is None else key.seals_until
-    return f"{role} {key.name.hex()} {key.born} {key.made_at} {seals_from} {seals_until} {key.opens_until}"
+    return (
+        f"{key.name.hex()} {key.born} {key.made_at} {seals_from} {seals_until} {key.opens_until} "
+        f"{key.steps_at} {key.step_ms}"
+    )

@@ -13,7 +13,19 @@ from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.keys import names
 from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
 from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS, jittered_ms
-from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, changes_at, isolated, keys_at
+from keyrotd.core.reconcile import (
+    Adopt,
+    Footing,
+    Held,
+    Keep,
+    Refuse,
+    accept,
+    changes_at,
+    footing,
+    keys_at,
+    steady,
+    steps,
+)
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
 from keyrotd.daemon.clock import Clock, FleetTime
@@ -22,6 +34,7 @@ from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
 from keyrotd.daemon.turns import Crash
 from keyrotd.seal.keyfiles import Keks, VerifyKey, ids_in_change
+from keyrotd.seal.links import Links, open_links, seal_links
 from keyrotd.seal.messages import read_beat, write_report
 from keyrotd.seal.window import forget, open_window, read_header
 from keyrotd.store.port import Poll, Store
@@ -84,6 +97,9 @@ class RingAgent:
         self._counter = life * REPORTS_PER_LIFE
         self._started_ms = world.clock.boot_ms()
         self._steady_ms = jittered_ms(settings.poll_interval_ms) + STORE_MS
+        self._patience_ms = jittered_ms(settings.poll_interval_ms * 2**MAX_BACKOFF_DOUBLINGS) + STORE_MS
+        self._heard_ms = self._started_ms  # when a leader was heard last
+        self._footing: tuple[Footing, int] | None = None
         self._fleet = FleetTime(world.clock, self._steady_ms)
         self._beat: Beat | None = None
         self._held: Held | None = None
@@ -114,7 +130,7 @@ class RingAgent:
         if found is not None:
             self._hear(found.beat)
             self._consider(found)
-        self._fade()
+        self._go_on()
         told = self._told()
         self._crashes = ()
         self._tend()
@@ -168,6 +184,8 @@ class RingAgent:
             self._refused("beat", "replayed beat", "the store shows an older beat than it did before", _REPLAYED)
             return
         self._say("beat", None)
+        if self._beat is None or beat.signed_at > self._beat.signed_at:
+            self._heard_ms = self._world.clock.boot_ms()
         self._beat = beat
         moved = self._fleet.moved
         self._fleet.hear(beat.signed_at)
@@ -176,10 +194,15 @@ class RingAgent:
         if self._dormant is not None:
             dormant, self._dormant = self._dormant, None
             self._awake(dormant)
-        held = self._held
-        if held is not None and not held.confirmed and beat.digest == held.window.digest:
-            self._held = replace(held, confirmed=beat.confirmed_at is not None)
-            self._cache_owed |= beat.confirmed_at is not None
+        if self._held is not None and not self._held.confirmed:
+            self._held = self._confirmed(self._held)
+            self._cache_owed |= self._held.confirmed
+
+    def _confirmed(self, held: Held) -> Held:
+        beat = self._beat
+        if beat is None or beat.confirmed_at is None or beat.digest != held.window.digest:
+            return held
+        return held.heard(beat.confirmed_at)
 
     # Windows.
 
@@ -281,7 +304,7 @@ class RingAgent:
 
     def _adopt(self, held: Held, data: bytes, *, fork: bool) -> None:
         before, window = self._sources, held.window
-        self._held = held
+        self._held = self._confirmed(held)
         self._sources = {window.digest: data}
         if held.strays:
             older = [item for item in before.items() if item[0] not in window.ancestors]
@@ -294,12 +317,13 @@ class RingAgent:
         self._unproven_at = window.published_at
         self._write_cache()
 
-    def _fade(self) -> None:
-        """Forget what may no longer open, here and in the cache."""
-        now_at = self._fleet.now()
-        if self._held is None or now_at is None:
+    def _go_on(self) -> None:
+        """Go on alone if no leader is heard, and forget what may no longer open, here and in the cache."""
+        now_at, latest_at = self._fleet.now(), self._fleet.latest()
+        if self._held is None or now_at is None or latest_at is None:
             return
-        faded = self._held.at(now_at)
+        silent = self._world.clock.boot_ms() - self._heard_ms > self._patience_ms
+        faded = self._held.on(latest_at, silent=silent).at(now_at)
         if faded == self._held and not self._cache_owed:
             return
         self._held = faded
@@ -316,18 +340,17 @@ class RingAgent:
         held = None if now_at is None else self._held
         if held is None and self._world.clock.boot_ms() - self._started_ms < self.settings.start_grace_ms:
             return
-        alone = isolated(held, now_at or 0)
-        if alone:
+        standing = footing(held, now_at or 0)
+        if standing is Footing.ISOLATED:
             self._refresh_own()
         self._orders = orders = Orders(
             keys=keys_at(held, self._own, now_at or 0),
-            settled=held is None or held.confirmed or alone,
+            settled=steady(held, now_at or 0),
             ours=held is not None,
         )
         self._ordered = None if held is None else held.window.digest
         self._ordered_at = now_at
-        self._world.telemetry.gauge("isolated", float(alone), ring=self.settings.ring)
-        self._say("isolated", self._why_alone(held) if alone else None, hint=_JOINS)
+        self._note(standing, held, now_at or 0)
         tasks = {
             server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
             for server in self._world.servers
@@ -386,15 +409,26 @@ class RingAgent:
         return Stek(rand(SEED_BYTES), ring), Stek(rand(SEED_BYTES), ring)
 
     def _refresh_own(self) -> None:
-        every_ms = OWN_KEYS_MS if self._held is None else min(OWN_KEYS_MS, self._held.window.step_ms)
+        every_ms = OWN_KEYS_MS if self._held is None else min(OWN_KEYS_MS, self._held.window.current.step_ms)
         if self._world.clock.boot_ms() - self._own_since_ms >= every_ms:
             self._own = (self._own[1], self._own_keys()[1])
 
     # Words.
 
+    def _note(self, standing: Footing, held: Held | None, now_at: int) -> None:
+        """Tell, once a change, what this node seals with when it is not what a leader gave it."""
+        telemetry, ring = self._world.telemetry, self.settings.ring
+        gone = 0 if held is None else steps(held, now_at)
+        telemetry.gauge("isolated", float(standing is Footing.ISOLATED), ring=ring)
+        telemetry.gauge("succession_steps", gone, ring=ring)
+        self._say("alone", self._why_alone(standing, held), hint=_JOINS)
+        if self._footing != (standing, gone) and (standing is Footing.STRANDED or gone):
+            telemetry.event("succession.stepped", ring=ring, steps=gone, epoch=held.window.epoch if held else 0)
+        self._footing = standing, gone
+
     def _told(self) -> tuple[object, ...]:
         """What a report says beside its counter."""
-        return (self._state(), self._holding(), self._read_back(), self._server_reports())
+        return (self._state(), self._steps(), self._holding(), self._read_back(), self._server_reports())
 
     def _server_reports(self) -> tuple[ServerReport, ...]:
         return tuple(tended.report for tended in self._tended.values())
@@ -409,6 +443,7 @@ class RingAgent:
                 counter=self._counter,
                 reported_at=self._fleet.now() or 0,
                 state=self._state(),
+                steps=self._steps(),
                 epoch=0 if held is None else held.window.epoch,
                 holds=None if held is None else held.window.digest,
                 read_back=self._read_back(),
@@ -432,11 +467,17 @@ class RingAgent:
         if not self._spoken:
             return NodeState.JOINING
         now_at = self._fleet.latest()
-        if now_at is None or isolated(self._held, now_at):
+        standing = footing(self._held, now_at or 0)
+        if now_at is None or standing is Footing.ISOLATED:
             return NodeState.ISOLATED
+        if standing is Footing.STRANDED:
+            return NodeState.STRANDED
         if any(tended.drifted for tended in self._tended.values()):
             return NodeState.DRIFT
         return NodeState.BEHIND if self._read_back() is None else NodeState.IN_STEP
+
+    def _steps(self) -> int:
+        return 0 if self._held is None else steps(self._held, self._fleet.latest() or 0)
 
     def _read_back(self) -> str | None:
         """Return the digest of the window that every server was seen to hold, if it is the one held now."""
@@ -453,10 +494,14 @@ class RingAgent:
     def _holding(self) -> str:
         return "no window" if self._held is None else f"window {self._held.window.epoch}"
 
-    def _why_alone(self, held: Held | None) -> str:
-        if held is not None:
-            return f"ring {self.settings.ring}: window {held.window.epoch} may no longer seal and no newer one came"
-        return f"ring {self.settings.ring}: this node holds no window yet and seals with keys of its own"
+    def _why_alone(self, standing: Footing, held: Held | None) -> str | None:
+        ring = self.settings.ring
+        if standing is Footing.LED:
+            return None
+        if held is None:
+            return f"ring {ring}: this node holds no window yet and seals with keys of its own"
+        what = "goes on by succession" if standing is Footing.STRANDED else "seals with keys of its own"
+        return f"ring {ring}: window {held.window.epoch} may no longer seal and no newer one came: this node {what}"
 
     # Effects that may fail without harm.
 
@@ -464,10 +509,23 @@ class RingAgent:
         heard = self._fleet.heard
         if self._held is None or heard is None:
             return
-        cache = Cache(windows=tuple(self._sources.values()), confirmed=self._held.confirmed, heard=heard)
+        cache = Cache(
+            windows=tuple(self._sources.values()),
+            links=self._sealed_links(self._held),
+            confirmed_at=self._held.confirmed_at,
+            spread=self._held.spread,
+            stood_in=self._held.stood_in,
+            heard=heard,
+        )
         self._cache_owed = not self._written(self._world.runtime, self._cache_name, cache.encode())
         if not self._cache_owed:
             self._say("cache", None)
+
+    def _sealed_links(self, held: Held) -> bytes:
+        if held.succession is None and not held.strays:
+            return b""
+        links = Links(succession=held.succession, strays=held.strays)
+        return seal_links(links, ring=self.settings.ring, keks=self.trust.keks, rand=self._world.rand)
 
     def _write_memory(self, remembered: Remembered) -> None:
         if self._written(self._world.state, self._memory_name, remembered.encode()):
@@ -505,6 +563,7 @@ class RingAgent:
         trust, ring = self.trust, self.settings.ring
         try:
             opened = [open_window(w, verifiers=trust.verifiers, keks=trust.keks, ring=ring) for w in cache.windows]
+            links = open_links(cache.links, ring=ring, keks=trust.keks) if cache.links else Links(None, ())
         except CorruptWindow as corrupt:
             self._refused("cache", corrupt.reason, str(corrupt), corrupt.hint)
             return
@@ -512,8 +571,17 @@ class RingAgent:
         if window.barrier < self._remembered.memory.barrier:
             self._refused("cache", "below barrier", f"ring {ring}: the cache holds revoked keys", None)
             return
-        strays = {key.name: key for other in older for key in owes(window, other, now_at)}
-        self._held = Held(window=window, strays=tuple(strays.values()), confirmed=cache.confirmed).at(now_at)
+        owed = (key for other in older for key in owes(window, other, now_at))
+        strays = {key.name: key for key in (*links.strays, *owed) if key.born >= window.barrier}
+        held = Held(
+            window=window,
+            strays=tuple(strays.values()),
+            confirmed_at=cache.confirmed_at,
+            spread=cache.spread,
+            stood_in=cache.stood_in,
+            succession=links.succession,
+        )
+        self._held = held.on(now_at, silent=False).at(now_at)
         self._sources = {each.digest: data for each, data in zip(opened, cache.windows, strict=True)}
         self._stood = window.digest
         self._world.telemetry.event("cache.restored", ring=ring, epoch=window.epoch, digest=window.digest)

@@ -38,7 +38,8 @@ from keyrotd.core.mend import mend
 from keyrotd.core.messages import Beat, Event, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
-from keyrotd.core.window import Window, bootstrap, renew, revoke, rotate
+from keyrotd.core.succession import renew
+from keyrotd.core.window import Window, bootstrap, revoke, rotate
 from keyrotd.daemon.agent import REPORTS_PER_LIFE
 from keyrotd.daemon.clock import Clock, FleetTime, LeaderTime, taking_over
 from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
@@ -120,6 +121,7 @@ class RingScheduler:
         self._say("memory", fault, hint=FORGOTTEN)
         self._reign: Reign | None = None
         self._window: Window | None = None  # the last window that this scheduler published or accepted
+        self._past: Window | None = None  # and the one of an earlier reign: others may have published newer ones since
         self._held_since: int | None = None
         self._written_at = 0
         self._aside_until_ms = 0
@@ -208,7 +210,8 @@ class RingScheduler:
         if reign is None or reign.fence != fence:
             self._remember(fence=fence)
             if reign is None or asked_ms >= reign.ends_ms:
-                self._window = None  # another one may have led meanwhile: what we remember may not be the newest
+                # Another one may have led meanwhile: what we remember may not be the newest, and is worth an offer.
+                self._past, self._window = self._window or self._past, None
             time = LeaderTime(self._world.clock)
             self._reign = reign = Reign(fence=fence, time=time, began_at=time.now(), ends_ms=ends_ms)
         reign.ends_ms = ends_ms
@@ -489,7 +492,7 @@ class RingScheduler:
             remembered=self._window,
             memory=self._remembered.memory,
             nodes=reign.nodes,
-            offers=tuple(offer for offer in reign.offers.values() if offer is not None),
+            offers=tuple(offer for offer in (self._past, *reign.offers.values()) if offer is not None),
             requests=tuple(request for request in reign.requests.values() if request is not None),
             speak_until=heard_at,
             settled_at=reign.settled_at,
@@ -537,9 +540,7 @@ class RingScheduler:
                 self._publish(reign, made, "bootstrap", "no node and no memory holds a window")
             case Mend(base, others, epoch, reason):
                 self._world.telemetry.count("store_regressions_total", ring=self.ring)
-                made = mend(
-                    base, others, epoch=epoch, fence=fence, fresh=self._fresh_pair(), now_at=now_at, terms=terms
-                )
+                made = mend(base, others, epoch=epoch, fence=fence, now_at=now_at, terms=terms)
                 self._publish(reign, made, "mend", reason)
             case Rotate(reason, overdue):
                 assert view.window is not None  # decide rotates, renews and revokes only what stands
@@ -553,9 +554,9 @@ class RingScheduler:
                 )
                 late = f"; not waited for: {', '.join(overdue)}" if overdue else ""
                 self._publish(reign, made, "rotate", reason + late, who=_asker(view))
-            case Renew(reason):
+            case Renew(reason, root):
                 assert view.window is not None  # likewise
-                made = renew(view.window, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
+                made = renew(view.window, root=root, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
                 self._publish(reign, made, "renew", reason)
             case Revoke(request):
                 assert view.window is not None  # likewise

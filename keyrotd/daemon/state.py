@@ -79,11 +79,14 @@ class Cache:
     """
     An agent's windows, sealed and faded: the one it holds first, then older ones that still owe it a key.
 
-    `heard` dates them: fleet time and boot time at one instant.
+    `heard` dates them: fleet time and boot time at one instant. `links` is what seal/links made of the succession.
     """
 
     windows: tuple[bytes, ...]
-    confirmed: bool
+    links: bytes
+    confirmed_at: int | None
+    spread: bool
+    stood_in: bool
     heard: Heard
 
     def encode(self) -> bytes:
@@ -94,14 +97,16 @@ class Cache:
                 line("boot_ms", self.heard.boot_ms),
                 line("fleet_at", self.heard.fleet_at),
                 line("moved", "yes" if self.heard.moved else "no"),
-                line("confirmed", "yes" if self.confirmed else "no"),
-                line("windows", *(len(window) for window in self.windows)),
+                line("confirmed_at", lines.or_dash(self.confirmed_at)),
+                line("spread", "yes" if self.spread else "no"),
+                line("stood_in", "yes" if self.stood_in else "no"),
+                line("sizes", len(self.links), *(len(window) for window in self.windows)),
             )
         )
-        return head.encode() + b"".join(self.windows)
+        return head.encode() + self.links + b"".join(self.windows)
 
 
-_CACHE_HEAD_LINES = 7
+_CACHE_HEAD_LINES = 9
 
 
 def decode_cache(data: bytes) -> Cache:
@@ -113,15 +118,23 @@ def decode_cache(data: bytes) -> Cache:
     body = Lines("cache", lines.frame(head, kind="cache", limit=MAX_MEMORY_BYTES)[1:], first=2)
     boot_id, boot_ms = body.take("boot_id", lines.name), body.take("boot_ms", lines.number)
     fleet_at, moved = body.take("fleet_at", lines.number), body.take("moved", lines.yes_or_no)
-    confirmed = body.take("confirmed", lines.yes_or_no)
-    sizes = body.take("windows", lambda words: tuple(lines.number(word) for word in words.split(" ")))
+    confirmed_at = body.take("confirmed_at", lines.maybe(lines.number))
+    spread, stood_in = body.take("spread", lines.yes_or_no), body.take("stood_in", lines.yes_or_no)
+    sizes = body.take("sizes", lambda words: tuple(lines.number(word) for word in words.split(" ")))
     if sum(sizes) != len(rest):
         lines.refuse("cache: its windows have not the sizes that it states")
-    windows = []
+    pieces = []
     for size in sizes:
-        windows.append(rest[:size])
+        pieces.append(rest[:size])
         rest = rest[size:]
-    return Cache(windows=tuple(windows), confirmed=confirmed, heard=Heard(fleet_at, boot_ms, boot_id, moved))
+    return Cache(
+        windows=tuple(pieces[1:]),
+        links=pieces[0],
+        confirmed_at=confirmed_at,
+        spread=spread,
+        stood_in=stood_in,
+        heard=Heard(fleet_at, boot_ms, boot_id, moved),
+    )
 
 
 #: The hint for a memory that is lost.

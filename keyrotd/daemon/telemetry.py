@@ -23,6 +23,7 @@ _GAUGES = {
     "rotation_held_since_timestamp_seconds": ("Since when a due rotation is held; 0 while none is.", ("ring",)),
     "probe_resumption_ratio": ("Share of this agent's last probes that resumed.", ("ring",)),
     "last_tick_timestamp_seconds": ("When the last tick ran to its end.", ()),
+    "succession_steps": ("Steps that this node went without a leader.", ("ring",)),
     "isolated": ("1 while this node seals with keys of its own.", ("ring",)),
     "config_last_reload_successful": ("1 if the configuration in force is the one on disk.", ()),
     "build_info": ("Always 1.", ("version",)),

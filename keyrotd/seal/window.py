@@ -29,9 +29,9 @@ from keyrotd.seal.signed import Envelope, envelope, prove, refuse_other_ring, si
 #: Twice what MAX_KEYS keys take.
 MAX_WINDOW_BYTES = 65_536
 
-_NONCE_BYTES = 12
+NONCE_BYTES = 12
 _TAG_BYTES = 16
-_SEALED_SEED = lines.base64_of(_NONCE_BYTES + SEED_BYTES + _TAG_BYTES)
+SEALED_SEED = lines.base64_of(NONCE_BYTES + SEED_BYTES + _TAG_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +133,12 @@ def _window(body: Lines) -> Window:
     barrier = body.take("barrier", lines.number)
     published_at = body.take("published_at", lines.number)
     ticket_lifetime_ms = body.take("ticket_lifetime_ms", lines.number)
-    step_ms = body.take("step_ms", lines.number)
+    max_stranded_ms = body.take("max_stranded_ms", lines.number)
     ancestors = body.take("ancestors", lines.maybe(_digests)) or ()
-    current, following = body.take("current", _key), body.take("next", _key)
+    current, following = body.take("current", key_of), body.take("next", key_of)
     previous = []
     while body.next_is("previous"):
-        previous.append(body.take("previous", _key))
+        previous.append(body.take("previous", key_of))
     return Window(
         ring=ring,
         epoch=epoch,
@@ -146,7 +146,7 @@ def _window(body: Lines) -> Window:
         barrier=barrier,
         published_at=published_at,
         ticket_lifetime_ms=ticket_lifetime_ms,
-        step_ms=step_ms,
+        max_stranded_ms=max_stranded_ms,
         ancestors=ancestors,
         current=current,
         next=following,
@@ -158,8 +158,9 @@ def _digests(rest: str) -> tuple[str, ...]:
     return tuple(lines.digest(word) for word in rest.split(" "))
 
 
-def _key(rest: str) -> Key:
-    name, born, made_at, seals_from, seals_until, opens_until = rest.split(" ")
+def key_of(rest: str) -> Key:
+    """A key from what a header says of it (`key_words`); ValueError for anything else."""
+    name, born, made_at, seals_from, seals_until, opens_until, steps_at, step_ms = rest.split(" ")
     return Key(
         name=bytes.fromhex(lines.key_name(name)),
         stek=None,
@@ -168,6 +169,8 @@ def _key(rest: str) -> Key:
         seals_from=lines.maybe(lines.number)(seals_from),
         seals_until=lines.maybe(lines.number)(seals_until),
         opens_until=lines.number(opens_until),
+        steps_at=lines.number(steps_at),
+        step_ms=lines.number(step_ms),
     )
 
 
@@ -184,16 +187,16 @@ def _seeds(found: Envelope) -> dict[bytes, bytes]:
 
 def _seed_words(rest: str) -> tuple[bytes, bytes]:
     name, seed = rest.split(" ")
-    return bytes.fromhex(lines.key_name(name)), _SEALED_SEED(seed)
+    return bytes.fromhex(lines.key_name(name)), SEALED_SEED(seed)
 
 
 def _sealed_seeds(window: Window, kek: Kek, rand: Rand) -> dict[bytes, bytes]:
     aead, seeds = _aead(window, kek), dict[bytes, bytes]()
     for key in window.all:
         if key.stek is not None:
-            nonce = rand(_NONCE_BYTES)
+            nonce = rand(NONCE_BYTES)
             seeds[key.name] = nonce + aead.encrypt(nonce, key.stek.seed, _bound_to(window, key.name))
-    if len({seed[:_NONCE_BYTES] for seed in seeds.values()}) != len(seeds):
+    if len({seed[:NONCE_BYTES] for seed in seeds.values()}) != len(seeds):
         raise WeakSeed("a nonce came twice within one window: a broken random source")
     return seeds
 
@@ -206,7 +209,7 @@ def _opened(sealed: _Sealed, kek: Kek) -> Window:
         if seed is None:
             return key
         try:
-            plain = aead.decrypt(seed[:_NONCE_BYTES], seed[_NONCE_BYTES:], _bound_to(window, key.name))
+            plain = aead.decrypt(seed[:NONCE_BYTES], seed[NONCE_BYTES:], _bound_to(window, key.name))
         except InvalidTag:
             raise _bad_seal(window, key.name) from None
         try:

@@ -41,6 +41,7 @@ POLICY = Policy(
     ticket_lifetime_ms=6_000,
     max_seal_age_ms=60_000,
     overdue_after_ms=3_750,
+    max_stranded_ms=600_000,
     previous_keys=None,
     node_ttl_ms=3_000,
     tick_interval_ms=STEP_MS,

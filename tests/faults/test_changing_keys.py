@@ -377,6 +377,7 @@ class Thief:
             counter=1,
             reported_at=now_at(),
             state=NodeState.BEHIND,
+            steps=0,
             epoch=1,
             holds=None,
             read_back=None,

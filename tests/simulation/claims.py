@@ -17,20 +17,24 @@ youngest ticket of each key on every node after every step is all tickets of eve
 - Its agent lives: within node_ttl of now a tick ran to its end, and it holds a window. The clock of the agent's life
   does not stand while the store is away. What the server of a dead agent goes on sealing after `seals_until` is outside
   G1, as it is outside G3.
+- A node that came to a stranded fleet after the store and every scheduler had lost a seed that it went on along, and
+  the nodes had forgotten that seed too, is not in sync until T after a leader came back: what was sealed before then,
+  only those who went on can open.
 - A server without a key file that was restarted is not in sync until its keys were read back again; one with a file is.
-- A stranded node, which seals with a key of its own, need not open what was sealed with keys that came with a renewal:
-  none but a renewal, after so long an absence of schedulers that every key has expired, seals with a key at once.
 - Between the publish of a revocation and its installation a node is not in sync: what it seals is burnt by intent.
   That holds for a revocation done again because the store lost it.
 
-A node in sync seals with a shared key unless its window's `seals_until` has passed (it is stranded, hence isolated): a
-ticket under a key of its own counts as any other before that, and would be found to be an orphan.
+A node in sync seals with a shared key: one of its window's, or without a leader one that follows those. Only
+`max_stranded` after its window's `seals_until` may it seal with a key of its own, and for eps after a leader began anew
+because it came back later than that: a ticket under such a key counts as any other before, and would be an orphan.
 
 Keys that a server has no slot for are outside G1, and counted apart (`crowded`). Scenes without a lost write assert
 that there were none where the policy is possible for the slots.
 
-G3, bounded keys. No server seals with a shared key later than the highest `seals_until` that was signed for it, nor
-opens one later than the highest `opens_until`, plus eps and the fault model's skew. This needs a living agent: a node
+G3, bounded keys. No server seals with a shared key later than the highest `seals_until` that was signed for it (or the
+`steps_at` up to which a stranded node seals with `next`), nor opens one later than the highest `opens_until`, plus eps
+and the fault model's skew; of a key that follows another both are computed here, by its place in the line.
+This needs a living agent: a node
 counts while its agent runs, its last tick ran to its end and its servers obeyed, however long it paused since. A key
 that a ring buffer may not drop before the fleet has confirmed the window lingers at most until that window's
 `seals_until`. An agent that lost its cache while it cannot reach the store leaves a running server alone (G5), and does
@@ -47,12 +51,14 @@ loses all, or its last write of a window, once within `calm_ms`.
 """
 
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from keyrotd.core.reconcile import Held
+from keyrotd.core.succession import Line, follower, starts_at, succession
 from keyrotd.core.window import Key, Window
 from keyrotd.daemon.state import recall
-from keyrotd.seal.window import read_header
+from keyrotd.seal.window import open_window
 from keyrotd.testing.folder import MemoryFolder
 from keyrotd.testing.twins import MemoryServer as Twin
 
@@ -86,8 +92,12 @@ class Claims:
         self._lost = False  # whether the store lost anything since the newest publish
         self._ever_lost = False
         self._fence = 0
+        self._lost_until = 0  # T after a leader came back that did not know what nodes had gone on along
+        self._lacking: set[str] = set()  # nodes without the seeds that others went on along
         self._sealed: dict[bytes, tuple[int, str]] = {}  # the youngest ticket of each key
-        self._bounds: dict[bytes, tuple[int, int]] = {}
+        self._given: dict[bytes, tuple[int, int]] = {}  # signed
+        self._bounds: dict[bytes, tuple[int, int]] = {}  # signed, or by succession
+        self._lines: dict[bytes, Line] = {}  # by the name of the first
         self._keys: dict[bytes, Key] = {}
         self._memories: dict[str, tuple[int, int]] = {}
         self._secrets: list[tuple[bytes, bytes, bytes]] = []
@@ -98,13 +108,17 @@ class Claims:
     def published(self, sealed: bytes) -> None:
         """A window stands in the store that was not there before."""
         world = self.world
-        window = read_header(sealed, verifiers=(world.signer.verify_key,), ring="edge")
+        window = open_window(sealed, verifiers=(world.signer.verify_key,), keks=world.keks, ring="edge")
         self._check_order(window)
         self.windows[window.digest] = window
         self.out_at.setdefault(window.digest, world.now)
         self._by_rank = sorted((w.rank, self.out_at[digest]) for digest, w in self.windows.items())[-12:]
         for key in window.all:
             self._note_key(key)
+        for line in succession(window).lines:
+            self._lines.setdefault(line.oldest.name, line)
+        if self._ever_lost and self._lost_on(window):
+            self._lost_until = world.now + world.policy.ticket_lifetime_ms + self._slack_ms
         if self.newest is None or window.rank > self.newest.rank:
             self._enthrone(window)
         self._burn(window)
@@ -122,19 +136,41 @@ class Claims:
     def _note_key(self, key: Key) -> None:
         self._keys[key.name] = key
         seals_until, opens_until = key.seals_until or 0, key.opens_until
-        if key.name in self._bounds:
-            seals_before, opens_before = self._bounds[key.name]
+        if key.name in self._given:
+            seals_before, opens_before = self._given[key.name]
             raised = seals_before and (seals_until > seals_before or opens_until > opens_before)
             if raised and not self._ever_lost:
                 self._broken(f"key {key.name.hex()[:8]} was given longer than was signed for it before")
             seals_until, opens_until = max(seals_until, seals_before), max(opens_until, opens_before)
-        self._bounds[key.name] = seals_until, opens_until
+        self._given[key.name] = seals_until, opens_until
+        self._bind(key, max(seals_until, key.steps_at if key.seals_from is None else 0), opens_until)
+
+    def _bind(self, key: Key, seals_until: int, opens_until: int) -> None:
+        seals_before, opens_before = self._bounds.get(key.name, (0, 0))
+        self._bounds[key.name] = max(seals_until, seals_before), max(opens_until, opens_before)
+
+    def _follow(self) -> None:
+        """Learn the keys that follow those of any window, a step ahead of the time."""
+        for first, line in self._lines.items():
+            key = line.oldest
+            while starts_at(key) < line.ends_at and starts_at(key) <= self.world.now + 2 * key.step_ms:
+                assert key.stek is not None  # the lines of an opened window
+                self._keys.setdefault(key.name, key)
+                self._bind(key, key.steps_at, key.opens_until)
+                self.secret(key.stek.seed)
+                key = follower(key, line.linger_ms)
+            self._lines[first] = replace(line, oldest=key)
 
     def _burn(self, window: Window) -> None:
         everything = window.barrier == window.epoch  # whatever was sealed up to now, by intent
         for name in list(self._sealed):
             if everything or (name in self._keys and self._keys[name].born < window.barrier):
                 del self._sealed[name]
+
+    def _lost_on(self, window: Window) -> bool:
+        """Whether it lacks a follower that has live tickets."""
+        held = {key.name for key in window.all}
+        return any(name in self._bounds and name not in self._given and name not in held for name in self._sealed)
 
     def store_lost(self) -> None:
         """The store went back."""
@@ -196,6 +232,8 @@ class Claims:
     def _seal(self, node: "Node", twin: Twin) -> None:
         stek, now = twin.sealing, self.world.now
         name = b"" if stek is None else stek.name
+        if name not in self._bounds:
+            self._follow()
         if name not in self._bounds and self._may_be_alone(node):
             return
         if name in self._bounds and now > self._bounds[name][0] - self.skew_ms and not self._attentive(node):
@@ -203,9 +241,11 @@ class Claims:
         self._sealed[name] = now, node.name
 
     def _may_be_alone(self, node: "Node") -> bool:
+        now = self.world.now
         assert node.read_back is not None  # it is in sync
-        seals_until = self.windows[node.read_back[0]].seals_until
-        return self.world.now >= seals_until - self._slack_ms
+        window = self.windows[node.read_back[0]]
+        forlorn_at = window.seals_until + window.max_stranded_ms
+        return now >= forlorn_at - self._slack_ms or (_anew(window) and now < window.published_at + self._slack_ms)
 
     def after(self) -> None:
         stored = self.world.store.ring("edge").window
@@ -220,7 +260,7 @@ class Claims:
                 opening = frozenset[bytes]() if twin.keys is None else {stek.name for stek in twin.keys.opening}
                 self.handshakes += len(self._sealed)
                 for name in self._sealed:
-                    if name not in opening and not self._renewed(name, node):
+                    if name not in opening:
                         self._not_opened(name, node, twin)
         for node in self.world.nodes:
             if self._attentive(node):
@@ -228,17 +268,10 @@ class Claims:
                     self._check_bounds(node, twin)
         self._comb_store()
 
-    def _renewed(self, name: bytes, node: "Node") -> bool:
-        # A stranded node has read back the window that a renewal replaces.
-        assert node.read_back is not None  # it is in sync
-        window = self.windows[node.read_back[0]]
-        born = self._keys[name].born if name in self._keys else 0
-        return self.world.now >= window.seals_until - self._slack_ms and born > window.epoch
-
     def _not_opened(self, name: bytes, node: "Node", twin: Twin) -> None:
         at, issuer = self._sealed[name]
         held = node.agent._held
-        known = () if held is None else (*held.window.all, *held.strays)
+        known = () if held is None else (*held.window.all, *held.strays, *_followers(held, node))
         if twin.slots is not None and any(key.name == name and key.stek is not None for key in known):
             self.crowded += 1
             return
@@ -261,12 +294,22 @@ class Claims:
         reference_at = now if self.world.reachable else self.world.last_reach_at
         if reference_at - at >= policy.node_ttl_ms or not self._lives(node):
             return False
+        if self._bereft(node):
+            return False
         if digest == self._newest_digest:
             return True
         newer = [known for known in self._by_rank if window.rank < known[0] <= newest.rank]
         if any(barrier == epoch for (barrier, epoch, *_), _ in newer):
             return False
         return reference_at - min(out_at for _, out_at in newer) <= policy.overdue_after_ms
+
+    def _bereft(self, node: "Node") -> bool:
+        held = node.agent._held if node.up else None
+        if held is not None:
+            seedless = held.succession is not None and not held.succession.lines
+            late = self.world.now < self._lost_until and not held.strays
+            (self._lacking.add if seedless or late else self._lacking.discard)(node.name)
+        return node.name in self._lacking
 
     def _lives(self, node: "Node") -> bool:
         if node.up and node.agent._held is None:
@@ -324,3 +367,13 @@ class Claims:
         newest = "none" if self.newest is None else str(self.newest.epoch)
         at = (self.world.now - self.world.began_at) / 1000
         return f"seed {self.world.seed}, at {at:.1f} s, newest window {newest}: {found}"
+
+
+def _anew(window: Window) -> bool:
+    """Whether a leader began anew, for want of a key to go on along."""
+    sprung = window.current.seals_from == window.current.made_at
+    return sprung and bool(window.ancestors) and window.current.born != window.barrier
+
+
+def _followers(held: Held, node: "Node") -> tuple[Key, ...]:
+    return () if held.succession is None else held.succession.open_at(node.agent._fleet.latest() or 0)

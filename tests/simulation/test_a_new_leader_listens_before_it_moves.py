@@ -31,32 +31,47 @@ def test_it_takes_no_node_for_gone_because_its_own_clock_is_ahead() -> None:
     assert epoch(world) > before
 
 
-def test_it_renews_nothing_before_it_knows_that_the_store_lost_a_rotation() -> None:
-    heals(_lost_rotation_to_a_key_that_expires())
+def test_it_begins_nothing_anew_before_it_knows_that_the_store_lost_everything() -> None:
+    heals(_emptied_under_a_new_leader())
 
 
 def test_a_leader_that_does_not_listen_costs_tickets(monkeypatch: pytest.MonkeyPatch) -> None:
     no_speaking(monkeypatch)
 
     with pytest.raises(Orphan):
-        _lost_rotation_to_a_key_that_expires()
+        _emptied_under_a_new_leader()
 
 
-def _lost_rotation_to_a_key_that_expires() -> Fleet:
-    """After a long absence next was about to expire; the rotation to it was lost, and it has expired since."""
+def _emptied_under_a_new_leader() -> Fleet:
+    """It remembers nothing, and the nodes are slow to look."""
+    world = fleet()
+    (ruler,) = world.rulers
+    ruler.die()
+    ruler.alarm_at = world.now + world.policy.tick_interval_ms
+    ruler.state.files.clear()
+    world.claims.forgot(ruler.name)
+    world.flush()
+    world.wakes_lost = 1.0
+    world.run(calm_ms(world.policy))
+    return world
+
+
+def test_a_renewal_that_the_store_lost_is_found_again() -> None:
+    """After a long absence; who published it died with it, and comes back without a memory."""
     world = fleet()
     (ruler,) = world.rulers
     window = world.claims.newest
     assert window is not None
-    late_at = window.next.opens_until - world.policy.overdue_after_ms - world.policy.eps_ms
     ruler.die()
-    ruler.alarm_at = late_at - world.policy.speak_ms - 2 * world.policy.tick_interval_ms
+    ruler.alarm_at = window.seals_until + 3 * world.policy.rotation_interval_ms
     world.run_until(ruler.alarm_at - 1)
     until_rotation(world)
-    rotated = world.claims.newest
+    renewed = world.claims.newest
+    assert renewed is not None
+    assert renewed.current.born == window.next.born  # a follower of next
     ruler.die()
-    ruler.alarm_at = window.next.opens_until
-    world.run_until(window.next.opens_until - 1)
+    ruler.alarm_at = world.now + 2 * world.policy.rotation_interval_ms
+    world.run_until(ruler.alarm_at - 1)
     assert in_step(world)
 
     world.lose_write()
@@ -64,9 +79,9 @@ def _lost_rotation_to_a_key_that_expires() -> Fleet:
     world.claims.forgot(ruler.name)
     world.run(calm_ms(world.policy))
 
-    assert rotated is not None
-    assert rotated.current.name == window.next.name
-    return world
+    heals(world)
+    assert world.claims.newest is not None
+    assert renewed.digest in world.claims.newest.ancestors
 
 
 def test_a_rotation_is_never_to_a_next_that_dies_before_all_have_heard() -> None:

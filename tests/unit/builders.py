@@ -22,7 +22,8 @@ from keyrotd.core.mend import mend
 from keyrotd.core.messages import Goal, NodeState, ProbeState, Report, Request, ServerReport, ServerState
 from keyrotd.core.policy import Interval, Policy, Schedule
 from keyrotd.core.stek import Stek
-from keyrotd.core.window import Terms, Window, bootstrap, renew, revoke, rotate
+from keyrotd.core.succession import renew
+from keyrotd.core.window import Terms, Window, bootstrap, revoke, rotate
 
 RING = "edge"
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
@@ -36,6 +37,7 @@ def policy(
     ticket_lifetime_ms: int = 2 * HOUR,
     max_seal_age_ms: int = 8 * HOUR,
     overdue_after_ms: int = 30 * MINUTE,
+    max_stranded_ms: int = 5 * DAY,
     previous_keys: int | None = None,
     node_ttl_ms: int = 30 * SECOND,
     tick_interval_ms: int = SECOND,
@@ -48,6 +50,7 @@ def policy(
         ticket_lifetime_ms=ticket_lifetime_ms,
         max_seal_age_ms=max_seal_age_ms,
         overdue_after_ms=overdue_after_ms,
+        max_stranded_ms=max_stranded_ms,
         previous_keys=previous_keys,
         node_ttl_ms=node_ttl_ms,
         tick_interval_ms=tick_interval_ms,
@@ -148,6 +151,7 @@ def report(
     poll_interval_ms: int = 5 * SECOND,
     counter: int = 1,
     holds: str | None = None,
+    steps: int = 0,
 ) -> Report:
     """The word of a node that holds `window` and, unless told otherwise, shows it on its one server."""
     shown = window if read_back is None else read_back
@@ -160,6 +164,7 @@ def report(
         counter=counter,
         reported_at=T0,
         state=state,
+        steps=steps,
         epoch=0 if window is None else window.epoch,
         holds=holds if window is None else window.digest,
         read_back=None if shown is None else shown.digest,
@@ -229,14 +234,14 @@ def enact(decision: Decision, seen_by: View, rules: Policy, now_at: int, rand: C
                 ring=RING, epoch=epoch, barrier=barrier, fence=1, fresh=fresh, now_at=now_at, terms=now_terms
             )
         case Mend(base, others, epoch, _):
-            return mend(base, others, epoch=epoch, fence=1, fresh=fresh, now_at=now_at, terms=now_terms)
+            return mend(base, others, epoch=epoch, fence=1, now_at=now_at, terms=now_terms)
     assert window is not None
     match decision:
         case Rotate():
             return rotate(
                 window, fresh=fresh[0], fence=1, now_at=now_at, terms=now_terms, settled_at=seen_by.settled_at
             )
-        case Renew():
-            return renew(window, fresh=fresh, fence=1, now_at=now_at, terms=now_terms)
+        case Renew(_, root):
+            return renew(window, root=root, fresh=fresh, fence=1, now_at=now_at, terms=now_terms)
         case Revoke():
             return revoke(window, fresh=fresh, fence=1, now_at=now_at, terms=now_terms)

@@ -99,7 +99,7 @@ nodes        2 live, 0 silent; 0 still to read the window back
 
 key       name      age   seals                                  opens until
 current   CURRENT_  4h2m  until 2027-03-01T19:58:00Z (in 7h58m)  2027-03-01T21:58:43Z (in 9h58m)
-next      NEXT____  2m    not yet                                2027-03-02T05:58:43Z (in 17h58m)
+next      NEXT____  2m    not yet                                2027-03-02T01:58:43Z (in 13h58m)
 previous  PREVIOUS  4h2m  no more                                2027-03-01T17:58:43Z (in 5h58m)
 
 node    standing  epoch  spoke   server   driver   state    slots  probe    fault

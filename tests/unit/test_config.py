@@ -110,7 +110,7 @@ def test_every_fault_is_told_at_once() -> None:
         'runtimedir = "/run/k"\n'
         '[store]\nurl = "http://x"\ntimeout = 5\n'
         "[secrets]\n"
-        '[[ring]]\nname = "Edge"\nticket_lifetime = "2 hours"\nmax_stranded = "6d"\n'
+        '[[ring]]\nname = "Edge"\nticket_lifetime = "2 hours"\nmax_strandet = "6d"\n'
         '[agent]\nlisten = "9755"\n'
         '[[server]]\nname = "h"\nring = "core"\ndriver = "haproxi"\n'
         '[log]\nformat = "xml"\nlevel = 3\n'
@@ -133,9 +133,8 @@ def test_every_fault_is_told_at_once() -> None:
             "127.0.0.1:9754, [::1]:9754 or, for all the world to see, 0.0.0.0:9754",
         ),
         (
-            'ring "Edge": max_stranded: is not known',
-            "known: name, kek_file, rotation_interval, rotation_cron, ticket_lifetime, max_seal_age, overdue_after, "
-            "previous_keys",
+            'ring "Edge": max_strandet: is not known',
+            "did you mean max_stranded?",
         ),
         ('ring "Edge": kek_file: is missing', "the ring's own: `keyrotd init` makes it"),
         (

@@ -181,11 +181,23 @@ def test_a_schedule_that_was_lengthened_does_not_let_current_run_out() -> None:
     assert decide(view(THREE, in_step(THREE, due_at), remembered=THREE), longer, due_at) == Rotate("due")
 
 
-def test_a_next_that_expires_before_the_last_node_can_have_heard_of_a_rotation_is_renewed() -> None:
-    late_at = THREE.next.opens_until - POLICY.overdue_after_ms - POLICY.eps_ms
+def test_once_current_may_no_longer_seal_nodes_are_taken_up_along_next_where_it_is_everywhere() -> None:
+    ended_at = THREE.seals_until
+    ready_at = ended_at + THREE.eps_ms
+    settled = view(THREE, in_step(THREE, ended_at), remembered=THREE, settled_at=THREE.published_at + MINUTE)
+    unsettled = replace(settled, settled_at=None)
 
-    assert decide(view(THREE, in_step(THREE, late_at), remembered=THREE), POLICY, late_at) == Renew("next has expired")
-    assert isinstance(decide(view(THREE, in_step(THREE, late_at - 1), remembered=THREE), POLICY, late_at - 1), Rotate)
+    assert decide(settled, POLICY, ended_at) == Hold("nodes have just gone a step of succession", ready_at)
+    assert decide(settled, POLICY, ready_at) == Renew("the fleet went on without a leader", THREE.next)
+    assert decide(unsettled, POLICY, ready_at) == Renew("the fleet went on without a leader", THREE.current)
+
+
+def test_after_max_stranded_nobody_can_be_taken_up_where_he_is() -> None:
+    late_at = THREE.seals_until + THREE.max_stranded_ms
+
+    found = decide(view(THREE, in_step(THREE, late_at), remembered=THREE), POLICY, late_at)
+
+    assert found == Renew("the fleet was without a leader for too long", None)
 
 
 def test_no_node_at_all_has_shown_nothing_so_no_previous_key_may_leave_early() -> None:
@@ -460,7 +472,7 @@ def test_a_window_without_the_seed_of_a_live_key_is_not_built_upon() -> None:
 def test_a_window_whose_expired_keys_were_forgotten_is_built_upon() -> None:
     late_at = FOUR.current.opens_until
 
-    assert isinstance(decide(view(FOUR.at(late_at), remembered=FOUR), POLICY, late_at), Rotate)
+    assert isinstance(decide(view(FOUR.at(late_at), remembered=FOUR), POLICY, late_at), Renew)
 
 
 # Lies.
@@ -514,11 +526,11 @@ def test_after_an_outage_a_lying_floor_costs_one_publish_and_then_the_keys_move_
         if made is not None:
             acts.append(type(decision).__name__)
             window = made
-        if acts[-1:] == ["Rotate"]:
+        if acts[-1:] == ["Renew"]:
             break
         now_at += SECOND
 
-    assert acts == ["Mend", "Rotate"]
+    assert acts == ["Mend", "Renew"]
 
 
 # Whole lives.

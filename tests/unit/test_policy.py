@@ -46,7 +46,7 @@ def test_under_any_schedule_a_key_may_seal_past_its_due_instant_and_the_wait_for
 ) -> None:
     """Trace F9: no healthy node stops under a living leader."""
     schedule = Daily(hours)
-    rules = policy(schedule, max_seal_age_ms=2 * schedule.longest_ms)
+    rules = policy(schedule, max_seal_age_ms=2 * schedule.longest_ms, max_stranded_ms=DAY)
     assert faults(rules) == []
 
     for minute in range(0, 1440, 17):
@@ -86,7 +86,7 @@ def test_a_wait_that_outlasts_the_sealing_key_is_refused() -> None:
 
 
 def test_a_wait_longer_than_an_uneven_schedules_shortest_gap_is_refused() -> None:
-    rules = policy(Daily((0, 1)), max_seal_age_ms=46 * HOUR, overdue_after_ms=61 * MINUTE)
+    rules = policy(Daily((0, 1)), max_seal_age_ms=46 * HOUR, overdue_after_ms=61 * MINUTE, max_stranded_ms=DAY)
 
     assert faults(rules) == ["overdue_after 1h1m is longer than the schedule's shortest gap"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keyrotd.core.decide import NO_MEMORY, Memory
 from keyrotd.core.keys import Keys
 from keyrotd.core.mend import mend
-from keyrotd.core.reconcile import Adopt, Held, Keep, Refuse, accept, isolated, keys_at
+from keyrotd.core.reconcile import Adopt, Footing, Held, Keep, Refuse, accept, footing, keys_at
 from keyrotd.core.window import Window
 from tests.unit.builders import HOUR, MINUTE, T0, first, names, reigned, revoked, rotated, stek, terms
 
@@ -118,9 +118,8 @@ def test_a_mend_brings_a_stray_home() -> None:
     adopted = accept(theirs, Held(window=ours), memory_of(ours), fresh=True, now_at=NOW + HOUR)
     assert isinstance(adopted, Adopt)
 
-    fresh = (stek(100), stek(101))
     now_terms = terms(NOW + HOUR)
-    mended = mend(theirs, (ours,), epoch=6, fence=1, fresh=fresh, now_at=NOW + HOUR, terms=now_terms)
+    mended = mend(theirs, (ours,), epoch=6, fence=1, now_at=NOW + HOUR, terms=now_terms)
     home = accept(mended, adopted.held, memory_of(theirs), fresh=True, now_at=NOW + HOUR)
 
     assert home == Adopt(Held(window=mended), fork=False)
@@ -141,7 +140,7 @@ def test_only_a_higher_barrier_takes_a_key_before_its_time() -> None:
 
 def test_a_node_without_a_window_seals_with_keys_of_its_own() -> None:
     assert keys_at(None, OWN, NOW) == Keys(current=OWN[0], next=OWN[1])
-    assert isolated(None, NOW)
+    assert footing(None, NOW) is Footing.ISOLATED
 
 
 def test_at_seals_until_a_node_goes_on_alone_and_opens_what_it_sealed() -> None:
@@ -156,10 +155,10 @@ def test_at_seals_until_a_node_goes_on_alone_and_opens_what_it_sealed() -> None:
 def test_expired_keys_leave_and_are_named_for_a_ring_buffer_until_forgotten() -> None:
     late_at = FOUR.previous[0].opens_until
     held = Held(window=FOUR)
-    assert not isolated(held, FOUR.seals_until - 1)
+    assert footing(held, FOUR.seals_until - 1) is Footing.LED
 
     keys = keys_at(held, OWN, late_at)
-    forgotten = keys_at(replace(held, confirmed=True).at(late_at), OWN, late_at)
+    forgotten = keys_at(held.heard(NOW).at(late_at), OWN, late_at)
 
     assert stek(3) in keys.leaving
     assert stek(3) not in keys.opening
@@ -202,10 +201,7 @@ def walked(story: list[str], gap_ms: int) -> list[tuple[Held | None, Memory, Win
             case _:
                 best = max(past, key=lambda window: window.rank)
                 others = tuple(window for window in past[-3:] if window.barrier >= best.barrier)
-                fresh = (stek(key), stek(key + 1))
-                stored = mend(
-                    best, others, epoch=best.epoch + 1, fence=1, fresh=fresh, now_at=now_at, terms=terms(now_at)
-                )
+                stored = mend(best, others, epoch=best.epoch + 1, fence=1, now_at=now_at, terms=terms(now_at))
         past.append(stored)
         found = accept(stored, held, memory, fresh=True, now_at=now_at)
         after, memory_after = held, memory
@@ -266,7 +262,7 @@ def test_no_expired_key_opens_and_no_shared_key_seals_past_its_instant(
     for leaving in keys.leaving:
         assert not bounds[leaving.name].open_at(now_at)
     assert len({key.name for key in keys.opening}) == len(keys.opening)
-    assert (keys.current == OWN[0]) == isolated(held, now_at)
+    assert (keys.current == OWN[0]) == (footing(held, now_at) is Footing.ISOLATED)
     if keys.current not in OWN:
         seals_until = bounds[keys.current.name].seals_until
         assert seals_until is not None

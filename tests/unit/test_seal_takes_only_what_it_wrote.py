@@ -86,6 +86,8 @@ def windows(draw: st.DrawFn) -> Window:
             seals_from=draw(numbers) if seals else None,
             seals_until=seals_until,
             opens_until=draw(st.integers(seals_until or 0, MAX_NUMBER)),
+            steps_at=draw(numbers),
+            step_ms=draw(st.integers(1, MAX_NUMBER)),
         )
 
     return Window(
@@ -95,7 +97,7 @@ def windows(draw: st.DrawFn) -> Window:
         barrier=barrier,
         published_at=draw(numbers),
         ticket_lifetime_ms=draw(numbers),
-        step_ms=draw(st.integers(1, MAX_NUMBER)),
+        max_stranded_ms=draw(numbers),
         ancestors=tuple(draw(st.lists(digests, max_size=MAX_ANCESTORS))),
         current=key(seals=True),
         next=key(seals=False),
@@ -148,6 +150,7 @@ reports = st.builds(
     counter=numbers,
     reported_at=numbers,
     state=st.sampled_from(NodeState),
+    steps=numbers,
     epoch=numbers,
     holds=st.none() | digests,
     read_back=st.none() | digests,
@@ -226,7 +229,7 @@ def test_the_largest_of_everything_fits() -> None:
         barrier=MAX_NUMBER,
         published_at=MAX_NUMBER,
         ticket_lifetime_ms=MAX_NUMBER,
-        step_ms=MAX_NUMBER,
+        max_stranded_ms=MAX_NUMBER,
         ancestors=("ab" * 32,) * MAX_ANCESTORS,
         current=key_of(rand, largest, born=MAX_NUMBER, seals_until=MAX_NUMBER),
         next=key_of(rand, largest, born=MAX_NUMBER, seals_until=None),
@@ -393,7 +396,7 @@ def test_a_window_with_a_ring_that_cannot_be_written_is_not_sealed() -> None:
         barrier=0,
         published_at=1,
         ticket_lifetime_ms=1,
-        step_ms=1,
+        max_stranded_ms=1,
         ancestors=(),
         current=key_of(rand, "edge eu", born=1, seals_until=1),
         next=key_of(rand, "edge eu", born=1, seals_until=None),
@@ -428,6 +431,8 @@ def key_of(rand: Callable[[int], bytes], ring: str, *, born: int, seals_until: i
         seals_from=seals_until,
         seals_until=seals_until,
         opens_until=MAX_NUMBER,
+        steps_at=MAX_NUMBER,
+        step_ms=MAX_NUMBER,
     )
 
 
@@ -438,6 +443,7 @@ def report_of(servers: tuple[ServerReport, ...]) -> Report:
         counter=MAX_NUMBER,
         reported_at=MAX_NUMBER,
         state=NodeState.ISOLATED,
+        steps=MAX_NUMBER,
         epoch=MAX_NUMBER,
         holds="ab" * 32,
         read_back="ab" * 32,

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from keyrotd.core.errors import CorruptWindow
 from keyrotd.core.mend import mend
 from keyrotd.core.stek import Stek
+from keyrotd.core.succession import renew
 from keyrotd.core.window import (
     MAX_ANCESTORS,
     MAX_KEYS,
     Key,
     Window,
-    renew,
     revoke,
     rotate,
     settled,
@@ -131,7 +131,7 @@ def test_no_number_of_rotations_outgrows_a_window() -> None:
 def test_renewal_changes_both_sealing_keys_and_what_still_opens_goes_on_opening() -> None:
     one = first()
 
-    two = renew(one, fresh=(stek(3), stek(4)), fence=1, now_at=T0 + HOUR, terms=terms(T0 + HOUR))
+    two = renew(one, root=None, fresh=(stek(3), stek(4)), fence=1, now_at=T0 + HOUR, terms=terms(T0 + HOUR))
 
     assert (two.current.name, two.next.name) == (stek(3).name, stek(4).name)
     assert [key.name for key in two.previous] == [stek(1).name, stek(2).name]
@@ -189,7 +189,6 @@ def test_a_seed_under_another_name_is_refused() -> None:
         {"epoch": 0},
         {"fence": -1},
         {"barrier": 2},
-        {"step_ms": 0},
         {"current": replace(first().current, seals_from=None, seals_until=None)},
         {"next": first().current, "current": replace(first().next, seals_from=1, seals_until=2)},
         {"next": replace(first().next, born=2)},
@@ -233,7 +232,7 @@ def test_the_header_holds_no_secret() -> None:
         {"barrier": 1},
         {"published_at": T0},
         {"ticket_lifetime_ms": 1},
-        {"step_ms": 1},
+        {"max_stranded_ms": 1},
         {"ancestors": ()},
         {"previous": ()},
     ],
@@ -300,7 +299,7 @@ def lived(life: list[Step]) -> list[Window]:
             case "rotate":
                 after = rotate(before, fresh=fresh[0], fence=1, now_at=now_at, terms=now_terms, settled_at=settled_at)
             case "renew":
-                after = renew(before, fresh=fresh, fence=1, now_at=now_at, terms=now_terms)
+                after = renew(before, root=before.next, fresh=fresh, fence=1, now_at=now_at, terms=now_terms)
             case "revoke":
                 after = revoke(before, fresh=fresh, fence=1, now_at=now_at, terms=now_terms)
             case _:
@@ -309,7 +308,6 @@ def lived(life: list[Step]) -> list[Window]:
                     tuple(windows[-4:-1]),
                     epoch=before.epoch + 1,
                     fence=1,
-                    fresh=fresh,
                     now_at=now_at,
                     terms=now_terms,
                 )

@@ -62,11 +62,11 @@ fence 7
 barrier 12
 published_at 1780000000000
 ticket_lifetime_ms 7200000
-step_ms 28800000
+max_stranded_ms 500000000
 ancestors {hashlib.sha256(b"epoch 40").hexdigest()} {hashlib.sha256(b"epoch 39").hexdigest()}
-current {name_of(SEEDS["current"])} 40 1779985600000 1780000000000 1780028800000 1780036008000
-next {name_of(SEEDS["next"])} 41 1780000000000 - - 1780064808000
-previous {name_of(SEEDS["previous"])} 39 1779971200000 1779985600000 1780000002000 1780007210000
+current {name_of(SEEDS["current"])} 40 1779985600000 1780000000000 1780028800000 1780036008000 1780014400000 14400000
+next {name_of(SEEDS["next"])} 41 1780000000000 - - 1780050408000 1780028800000 14400000
+previous {name_of(SEEDS["previous"])} 39 1779971200000 1779985600000 1780000002000 1780007210000 1780000000000 14400000
 """
 
 
@@ -138,6 +138,7 @@ node edge-1.example.com
 counter 77
 reported_at 1780000011000
 state behind
+steps 0
 epoch 41
 holds {hashlib.sha256(HEADER.encode()).hexdigest()}
 read_back -
@@ -195,7 +196,8 @@ def window_vectors() -> dict[str, tuple[str, str, str | bytes]]:
     zero = bytes(32)
     stray = name_of(fixed("stray seed"))
     many = "".join(
-        f"previous {name_of(fixed(f'seed {n}'))} 39 1779971200000 1779985600000 1780000002000 1780007210000\n"
+        f"previous {name_of(fixed(f'seed {n}'))} 39 1779971200000 1779985600000 1780000002000 1780007210000 "
+        "1780000000000 14400000\n"
         for n in range(95)
     )
     first_seed = data.index(b"seed ")

@@ -1,0 +1,148 @@
+"""
+How a ring goes on without a leader: every key has followers, which whoever holds it derives and nobody traces back.
+
+A follower is a function of the key before it, and so is the time at which it seals: from that key's `steps_at`, for
+`step_ms`, and never again. So all who hold a key go on in step, without a word, and one who takes a follower cannot
+open what an earlier one sealed. Which keys' followers a node seals with, and which it opens, see core/reconcile.
+
+While a key of the window is itself still held, its followers can be derived from it: their secrecy begins when the
+window's own bound for that key has passed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from keyrotd.core.stek import Stek
+from keyrotd.core.window import MAX_KEYS, Key, Terms, Window, kept, made, promoted, successor
+
+
+def follower(key: Key, linger_ms: int) -> Key:
+    """Return the key that follows `key`, whose seed must be known; it opens for `linger_ms` after it last sealed."""
+    assert key.stek is not None  # whoever calls has looked
+    stek = key.stek.child()
+    seals_until = key.steps_at + key.step_ms
+    return Key(
+        name=stek.name,
+        stek=stek,
+        born=key.born,
+        made_at=key.steps_at - key.step_ms,  # it opens a step before it seals, as `next` does
+        seals_from=key.steps_at,
+        seals_until=seals_until,
+        opens_until=seals_until + linger_ms,
+        steps_at=seals_until,
+        step_ms=key.step_ms,
+    )
+
+
+def starts_at(link: Key) -> int:
+    assert link.seals_from is not None  # a follower always says when
+    return link.seals_from
+
+
+def sealing_at(link: Key, now_at: int) -> bool:
+    return link.seals_from is not None and link.seals_until is not None and link.seals_from <= now_at < link.seals_until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The followers of the key named `root`, from the oldest that may still open; none seals from `ends_at` on."""
+
+    root: bytes
+    oldest: Key
+    linger_ms: int
+    ends_at: int
+
+    def at(self, now_at: int) -> "Line":
+        """Forget what may no longer open, and what too many have followed."""
+        key = self.oldest
+        while starts_at(key) < self.ends_at and not self._needed(key, now_at):
+            key = follower(key, self.linger_ms)
+        return replace(self, oldest=key)
+
+    def open_at(self, now_at: int) -> tuple[Key, ...]:
+        """Return all that open, oldest first: the last one seals a step later, and opens already, as `next` does."""
+        return tuple(self._links(now_at))
+
+    def _needed(self, key: Key, now_at: int) -> bool:
+        return key.open_at(now_at) and now_at - starts_at(key) < MAX_KEYS // 4 * key.step_ms
+
+    def _links(self, now_at: int) -> Iterator[Key]:
+        key = self.at(now_at).oldest
+        while starts_at(key) < self.ends_at and starts_at(key) <= now_at + key.step_ms:
+            yield key
+            key = follower(key, self.linger_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succession:
+    """
+    The lines of a window on which any node in step may seal. None for a key whose seed is not known.
+
+    Nodes may hold the window before or after this one, and may or may not have heard that it was confirmed: so one
+    seals with followers of this `current`, of its `next`, or of the newest `previous`.
+    """
+
+    current: Line | None
+    next: Line | None
+    previous: Line | None
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(line for line in (self.next, self.current, self.previous) if line is not None)
+
+    def at(self, now_at: int) -> "Succession":
+        faded = {name: None if line is None else line.at(now_at) for name, line in self.by_role}
+        return Succession(**faded)
+
+    @property
+    def by_role(self) -> tuple[tuple[str, Line | None], ...]:
+        return (("current", self.current), ("next", self.next), ("previous", self.previous))
+
+    def open_at(self, now_at: int) -> tuple[Key, ...]:
+        return tuple(key for line in self.lines for key in line.open_at(now_at))
+
+
+def succession(window: Window, known: tuple[Line, ...] = ()) -> Succession:
+    """Return what follows the keys of `window`; `known` are lines of the window before, for seeds forgotten since."""
+    newest = next((key for key in window.previous if key.seals_until is not None), None)
+    return Succession(
+        current=_line(window, window.current, known),
+        next=_line(window, window.next, known),
+        previous=None if newest is None else _line(window, newest, known),
+    )
+
+
+def _line(window: Window, key: Key, known: tuple[Line, ...]) -> Line | None:
+    if key.stek is None:
+        return next((line for line in known if line.root == key.name), None)
+    linger_ms = window.ticket_lifetime_ms + window.eps_ms
+    ends_at = window.seals_until + window.max_stranded_ms
+    return Line(root=key.name, oldest=follower(key, linger_ms), linger_ms=linger_ms, ends_at=ends_at)
+
+
+def renew(
+    window: Window, *, root: Key | None, fresh: tuple[Stek, Stek], fence: int, now_at: int, terms: Terms
+) -> Window:
+    """
+    What a returning leader publishes: nodes went on by succession since `window.seals_until`.
+
+    `current` is the follower of `root` that stranded nodes open already and do not seal with yet, `next` is fresh, and
+    all else that may open goes on opening. Without a `root` both are fresh: nodes then seal with `current` only when
+    all have it (see core/reconcile).
+    """
+    lines = succession(window)
+    line = None if root is None else lines.next if root.name == window.next.name else lines.current
+    followers = () if line is None else line.open_at(now_at)
+    heir = followers[-1] if followers else None
+    epoch = window.epoch + 1
+    seals_until = max(terms.seals_until, 0 if heir is None else heir.steps_at)
+    terms = replace(terms, seals_until=seals_until)
+    current = promoted(made(fresh[0], epoch, now_at, terms) if heir is None else heir, now_at, terms)
+    # A key of the window comes last: what was signed for it stands.
+    others = {key.name: key for key in (*lines.open_at(now_at), *window.all) if key.name != current.name}
+    return replace(
+        successor(window, fence=fence, now_at=now_at, terms=terms),
+        current=current,
+        next=made(fresh[1], epoch, now_at, terms),
+        previous=kept(others.values(), now_at, terms),
+    )
