@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 from keyrotd.cli.situation import BEATS_MISSED
 from keyrotd.cli.words import counted, instant, relative, short, span
@@ -597,8 +598,14 @@ def of_early_data(target: Target, most_bytes: int | None) -> Iterator[Finding]:
         yield ok("probe.early_data", f"{target}: its tickets allow no early data")
 
 
-def of_requests(asks: Mapping[str, bool | None]) -> Iterator[Finding]:
-    """Judge which probed servers of a ring ask clients for certificates. None: none got as far as to tell."""
+def of_requests(
+    asks: Mapping[str, bool | None], authorities: Mapping[str, frozenset[bytes]] = MappingProxyType({})
+) -> Iterator[Finding]:
+    """
+    Judge which probed servers of a ring ask clients for certificates. None: none got as far as to tell.
+
+    `authorities`: whose they ask for, of those that name any.
+    """
     asking, open_to_all = ([name for name, found in asks.items() if found is want] for want in (True, False))
     if asking and open_to_all:
         yield grave(
@@ -611,6 +618,12 @@ def of_requests(asks: Mapping[str, bool | None]) -> Iterator[Finding]:
             "probe.client_certificates",
             f"{listed(asking)} asks for client certificates",
             "all listeners of this ring, on every node, must trust the same client CAs, and share nothing else",
+        )
+    if len(set(authorities.values())) > 1:
+        yield grave(
+            "probe.client_certificates",
+            f"{listed(authorities)} ask for certificates of different authorities",
+            "a ticket got with a certificate of one may resume where only the other's are good: give each its own ring",
         )
     hidden = [name for name, found in asks.items() if found is None]
     if hidden:

@@ -315,13 +315,14 @@ def _keks(ring: RingConfig) -> Keks | None:
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """`asks`: whether it asks clients for certificates, where it was probed and came to speak."""
+    """`asks`: whether it asks clients for certificates, and of which `authorities`, where it was probed and spoke."""
 
     name: str
     ring: str
     findings: tuple[Finding, ...]
     probed: bool = False
     asks: bool | None = None
+    authorities: frozenset[bytes] = frozenset()
 
 
 def _server(config: Config, looked: _Looked, server: ServerConfig) -> _Server:
@@ -374,15 +375,17 @@ def _probed(
     findings += diagnosis.of_early_data(target, unveiled.early_data)
     asks = unveiled.asks if asks is None else asks or unveiled.asks is True
     probed = asks is not None or diagnosis.spoke(shown.sightings)
-    return _Server(server.name, server.ring, tuple(findings), probed, asks)
+    return _Server(server.name, server.ring, tuple(findings), probed, asks, unveiled.authorities)
 
 
 _BY = ", under the ring's current key"
 
 
 def _asking(ring: RingConfig, seen: Iterable[_Server]) -> Iterator[Finding]:
+    probed = [server for server in seen if server.ring == ring.name and server.probed]
     return diagnosis.of_requests(
-        {server.name: server.asks for server in seen if server.ring == ring.name and server.probed}
+        {server.name: server.asks for server in probed},
+        {server.name: server.authorities for server in probed if server.authorities},
     )
 
 

@@ -21,7 +21,7 @@ from keyrotd.tls.target import Target
 # RFC 8446: the types of records (5.1), of handshake messages (4) and of extensions (4.2).
 _HANDSHAKE, _ENCRYPTED = 22, 23
 _SERVER_HELLO, _NEW_SESSION_TICKET, _CERTIFICATE_REQUEST, _FINISHED = 2, 4, 13, 20
-_EARLY_DATA = 42
+_EARLY_DATA, _CERTIFICATE_AUTHORITIES = 42, 47
 _RECORD_HEAD, _MESSAGE_HEAD, _EXTENSION_HEAD = 5, 4, 4
 _IV_BYTES = 12
 
@@ -40,11 +40,13 @@ class Unveiled:
     """
     `asks`: whether it asks clients for certificates; None if it did not get as far as to tell.
 
-    `early_data`: the most bytes of it that one of its tickets allows, 0 for none; None if no ticket was seen.
+    `authorities`: whose certificates it asks for, as it names them; none where it names nobody. `early_data`: the most
+    bytes of it that one of its tickets allows, 0 for none; None if no ticket was seen.
     """
 
     asks: bool | None
     early_data: int | None
+    authorities: frozenset[bytes] = frozenset()
 
 
 def unveil(target: Target, *, sni: str | None, timeout_ms: int) -> Unveiled:
@@ -63,14 +65,16 @@ def told(heard: bytes, secrets: Mapping[str, bytes]) -> Unveiled:
     """Read all that a server sent, given the connection's secrets by their names in a key log."""
     asks: bool | None = None
     early_data: int | None = None
+    authorities: frozenset[bytes] = frozenset()
     for kind, body in _messages(heard, secrets):
         if kind == _CERTIFICATE_REQUEST:
             asks = True
+            authorities = frozenset(_named(body))
         elif kind == _FINISHED:
             asks = asks is True
         elif kind == _NEW_SESSION_TICKET:
             early_data = max(early_data or 0, _allowance(body))
-    return Unveiled(asks, early_data)
+    return Unveiled(asks, early_data, authorities)
 
 
 def _secrets(log: bytes) -> dict[str, bytes]:
@@ -154,11 +158,29 @@ def _allowance(ticket: bytes) -> int:
     """Skip lifetime and age_add, nonce, ticket; among the extensions look for early_data (4.6.1)."""
     at = 8 + 1 + int.from_bytes(ticket[8:9], "big")
     at += 2 + int.from_bytes(ticket[at : at + 2], "big")
-    at += 2
-    while at + _EXTENSION_HEAD <= len(ticket):
-        kind, size = int.from_bytes(ticket[at : at + 2], "big"), int.from_bytes(ticket[at + 2 : at + 4], "big")
-        at += _EXTENSION_HEAD
-        if kind == _EARLY_DATA:
-            return int.from_bytes(ticket[at : at + size], "big")
-        at += size
-    return 0
+    return int.from_bytes(_extension(ticket[at + 2 :], _EARLY_DATA), "big")
+
+
+def _named(request: bytes) -> Iterator[bytes]:
+    """Skip the context; in the extension that names authorities each name has its length before it (4.2.4)."""
+    at = 1 + request[0] if request else 0
+    names = _extension(request[at + 2 :], _CERTIFICATE_AUTHORITIES)[2:]
+    while len(names) > _LENGTH:
+        end = _LENGTH + int.from_bytes(names[:_LENGTH], "big")
+        yield names[_LENGTH:end]
+        names = names[end:]
+
+
+_LENGTH = 2
+
+
+def _extension(extensions: bytes, wanted: int) -> bytes:
+    """What is in an extension, b"" if it is not there."""
+    at = 0
+    while at + _EXTENSION_HEAD <= len(extensions):
+        kind = int.from_bytes(extensions[at : at + 2], "big")
+        end = at + _EXTENSION_HEAD + int.from_bytes(extensions[at + 2 : at + _EXTENSION_HEAD], "big")
+        if kind == wanted:
+            return extensions[at + _EXTENSION_HEAD : end]
+        at = end
+    return b""

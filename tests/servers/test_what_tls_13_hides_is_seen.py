@@ -12,6 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +25,8 @@ from keyrotd.tls.target import Target, parse_target
 from keyrotd.tls.unveil import Unveiled, told, unveil
 
 TIMEOUT_MS = 10_000
+#: The name of `new_authority`.
+AUTHORITY = b"keyrotd test CA"
 
 
 class Listeners(HAProxy):
@@ -60,12 +65,14 @@ def listeners(haproxy_exe: Path) -> Iterator[list[Target]]:
 def test_each_way_to_answer_is_told_from_the_others(listeners: list[Target]) -> None:
     seen = [unveil(target, sni="localhost", timeout_ms=TIMEOUT_MS) for target in listeners]
 
+    named = seen[1].authorities
     assert seen == [
         Unveiled(asks=False, early_data=15_360),
-        Unveiled(asks=True, early_data=0),
-        Unveiled(asks=True, early_data=None),  # it ends the connection before it would issue any
+        Unveiled(asks=True, early_data=0, authorities=named),
+        Unveiled(asks=True, early_data=None, authorities=named),  # it ends the connection before it would issue any
         Unveiled(asks=None, early_data=None),
     ]
+    assert [AUTHORITY in name for name in named] == [True]
 
 
 def test_nobody_there_tells_nothing() -> None:
@@ -90,6 +97,27 @@ def test_any_bytes_are_survived(heard: bytes) -> None:
     assert told(heard, {}) == nothing
     assert told(PLAIN + heard, SECRETS) == nothing
     assert told(PLAIN + b"\x17\x03\x03" + len(heard).to_bytes(2, "big") + heard, SECRETS) == nothing
+
+
+def under_handshake_keys(messages: bytes) -> bytes:
+    """A record as the server of SECRETS seals its first."""
+
+    def expanded(label: bytes, length: int) -> bytes:
+        info = length.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
+        return HKDFExpand(SHA256(), length, info).derive(SECRETS["SERVER_HANDSHAKE_TRAFFIC_SECRET"])
+
+    head = b"\x17\x03\x03" + (len(messages) + 1 + 16).to_bytes(2, "big")
+    return head + AESGCM(expanded(b"key", 16)).encrypt(expanded(b"iv", 12), messages + b"\x16", head)
+
+
+@given(st.sampled_from([4, 13]), st.binary(max_size=80))
+def test_a_server_may_put_anything_into_what_is_opened(kind: int, body: bytes) -> None:
+    message = bytes([kind]) + len(body).to_bytes(3, "big") + body
+
+    found = told(PLAIN + under_handshake_keys(message), SECRETS)
+
+    assert found.asks is (True if kind == 13 else None)
+    assert (found.early_data is None) is (kind == 13)
 
 
 def test_a_server_that_never_stops_talking_is_not_listened_to_for_long(tmp_path: Path) -> None:

@@ -364,6 +364,15 @@ def test_a_listener_that_asks_for_certificates_shares_with_none_that_does_not(
     assert verdicts(diagnosis.of_requests(asks)) == {"probe.client_certificates": verdict}
 
 
+def test_listeners_that_ask_for_certificates_of_different_authorities_share_no_ring() -> None:
+    both = {"a": True, "b": True}
+    one, other = frozenset({b"one"}), frozenset({b"other"})
+
+    assert verdicts(diagnosis.of_requests(both, {"a": one, "b": one})) == {"probe.client_certificates": NOTE}
+    assert verdicts(diagnosis.of_requests(both, {"a": one})) == {"probe.client_certificates": NOTE}
+    assert verdicts(diagnosis.of_requests(both, {"a": one, "b": other})) == {"probe.client_certificates": GRAVE}
+
+
 def test_nothing_is_said_of_certificates_where_nothing_was_probed() -> None:
     assert list(diagnosis.of_requests({})) == []
 
