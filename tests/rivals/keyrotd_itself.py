@@ -11,8 +11,9 @@ two schedulers run, as its documents want.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from keyrotd.core.policy import Interval, Policy
+from keyrotd.core.policy import SEVEN_DAYS_MS, Interval, Policy
 from keyrotd.testing.twins import MemoryServer as Twin
 from tests.rivals.load import Shown
 from tests.rivals.weather import HOSTS, SECOND, SKEW_MS, Scale, clocks
@@ -22,7 +23,7 @@ SCHEDULERS = 2
 
 
 def policy(scale: Scale) -> Policy:
-    return Policy(
+    said = Policy(
         schedule=Interval(scale.rotation_interval_ms),
         ticket_lifetime_ms=scale.ticket_lifetime_ms,
         max_seal_age_ms=2 * scale.rotation_interval_ms,
@@ -33,7 +34,9 @@ def policy(scale: Scale) -> Policy:
         lease_ttl_ms=10 * SECOND,
         poll_interval_ms=5 * SECOND,
         store_timeout_ms=1 * SECOND,
+        max_stranded_ms=0,
     )
+    return replace(said, max_stranded_ms=SEVEN_DAYS_MS - said.worst_ms)
 
 
 class Keyrotd(Fleet):
