@@ -156,9 +156,11 @@ def _sealing(held: Held, now_at: int) -> Key | None:
     """Return the shared key that seals now, None if none may."""
     window = held.window
     if _unspread(held, now_at):
-        return next((key for key in held.strays if sealing_at(key, now_at)), None)
+        return next((key for key in (*held.strays, *window.previous) if sealing_at(key, now_at)), None)
     if now_at < window.seals_until:
         return window.next if held.stood_in else window.current
+    if now_at >= window.seals_until + window.max_stranded_ms:
+        return None
     return next((key for key in _line(held, now_at) if sealing_at(key, now_at)), None)
 
 
@@ -169,8 +171,8 @@ def _unspread(held: Held, now_at: int) -> bool:
     A revocation does not wait, and the first window of a ring has nobody to wait for.
     """
     window, key = held.window, held.window.current
-    sprung = key.seals_from == key.made_at and key.born != window.barrier and bool(window.ancestors)
-    return sprung and not held.confirmed and now_at < window.published_at + window.eps_ms
+    sprung = key.made_at == window.published_at and key.born != window.barrier and window.ancestors
+    return bool(sprung) and not held.confirmed and now_at < window.published_at + window.eps_ms
 
 
 def _line(held: Held, now_at: int) -> tuple[Key, ...]:
@@ -237,11 +239,18 @@ def _ahead(held: Held, sealing: Key | None, now_at: int) -> Key | None:
 
 def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
     """Most useful first: what this node may have sealed with, the latest first; then what only others may have."""
-    mine = {key.name for key in (*held.window.all, *held.strays, *_line(held, now_at))}
+    window, line = held.window, {key.name for key in _line(held, now_at)}
+    led = footing(held, now_at) is Footing.LED
+    mine = line | {key.name for key in (*window.all, *held.strays)}
 
-    def useful(key: Key) -> tuple[bool, int, int]:
+    def useful(key: Key) -> tuple[bool, bool, int, int]:
         sealed_at, opens_until = usefulness(key)
-        begun = key.seals_from is not None and key.seals_from <= now_at
-        return key.name in mine, min(sealed_at, now_at) if begun else -1, opens_until
+        begun_at, by_at = key.seals_from, now_at if key.name in line else window.published_at
+        if key.name == window.next.name and held.spread:
+            begun_at, by_at, sealed_at = window.stands_in_at, now_at, key.steps_at
+        begun = begun_at is not None and begun_at <= by_at
+        # After a renewal those of its current's own line come first: the fleet went on along that one.
+        akin = led and key.born == window.current.born
+        return key.name in mine, akin, min(sealed_at, now_at) if begun else -1, opens_until
 
     return sorted(keys, key=useful, reverse=True)

@@ -284,6 +284,10 @@ class Claims:
         )
 
     def in_sync(self, node: "Node") -> bool:
+        return self.follows(node) and not self._bereft(node)
+
+    def follows(self, node: "Node") -> bool:
+        """Whether the node is in sync by what it has read back and by when."""
         newest, policy, now = self.newest, self.world.policy, self.world.now
         if node.read_back is None or newest is None:
             return False
@@ -293,8 +297,6 @@ class Claims:
             return False
         reference_at = now if self.world.reachable else self.world.last_reach_at
         if reference_at - at >= policy.node_ttl_ms or not self._lives(node):
-            return False
-        if self._bereft(node):
             return False
         if digest == self._newest_digest:
             return True
@@ -371,7 +373,7 @@ class Claims:
 
 def _anew(window: Window) -> bool:
     """Whether a leader began anew, for want of a key to go on along."""
-    sprung = window.current.seals_from == window.current.made_at
+    sprung = window.current.made_at == window.published_at
     return sprung and bool(window.ancestors) and window.current.born != window.barrier
 
 

@@ -58,7 +58,7 @@ def heals(world: Fleet) -> None:
         faults.append(f"the store holds {None if stored is None else stored.epoch}")
     if world.leader is None:
         faults.append("nobody leads")
-    holding = [node.name for node in world.nodes if not world.claims.in_sync(node)]
+    holding = [node.name for node in world.nodes if not world.claims.follows(node)]
     if holding:
         faults.append(f"not in sync: {', '.join(holding)}")
     if newest is not None and world.now - world.claims.out_at[newest.digest] > world.policy.rotation_interval_ms * 1.5:

@@ -39,7 +39,7 @@ def test_a_bound_that_passed_while_a_tick_hung_is_kept_as_soon_as_it_ends() -> N
     assert not shared(world, sealing(sleeper))
 
 
-def test_stranded_nodes_seal_with_no_shared_key_and_open_each_to_its_own_bound() -> None:
+def test_stranded_nodes_open_each_key_of_a_window_to_its_own_bound() -> None:
     world = fleet()
     until_rotation(world)
     until_in_step(world)
