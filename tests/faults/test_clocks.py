@@ -52,7 +52,7 @@ def test_a_leaders_stepped_wall_clock_does_not_move_the_fleets_time(rig: Rig, st
     assert rig.window() == window
     rig.now_at = rig.policy.schedule.next_due(window.published_at)
     newer = rig.settle(above=window.epoch)
-    assert newer.current.seals_until == newer.published_at + POLICY.max_seal_age_ms
+    assert newer.current.seals_until == window.stands_in_at + POLICY.max_seal_age_ms
     assert abs(newer.published_at - rig.now_at) < 2_000
 
 

@@ -28,7 +28,6 @@ def policy(scale: Scale) -> Policy:
         ticket_lifetime_ms=scale.ticket_lifetime_ms,
         max_seal_age_ms=2 * scale.rotation_interval_ms,
         overdue_after_ms=scale.rotation_interval_ms // 8,
-        max_stranded_ms=7 * 86_400_000 - 5 * scale.rotation_interval_ms,
         previous_keys=None,
         node_ttl_ms=30 * SECOND,
         tick_interval_ms=1 * SECOND,
