@@ -54,8 +54,8 @@ class Held:
         line = self.succession
         if line is None and (silent or missed or now_at >= window.seals_until - window.eps_ms):
             line = succession(window)
-        stood_in = self.stood_in or (silent and self.spread and now_at >= window.stands_in_at)
-        return replace(self, succession=line, stood_in=stood_in)
+        stands_in = silent and self.spread and window.stands_in_at <= now_at < window.seals_until
+        return replace(self, succession=line, stood_in=self.stood_in or stands_in)
 
     def at(self, now_at: int) -> "Held":
         """Forget every seed that may no longer open; a ring buffer may keep it until its window is confirmed."""
@@ -246,7 +246,7 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
     def useful(key: Key) -> tuple[bool, bool, int, int]:
         sealed_at, opens_until = usefulness(key)
         begun_at, by_at = key.seals_from, now_at if key.name in line else window.published_at
-        if key.name == window.next.name and held.spread:
+        if key.name == window.next.name and held.stood_in:
             begun_at, by_at, sealed_at = window.stands_in_at, now_at, key.steps_at
         begun = begun_at is not None and begun_at <= by_at
         # After a renewal those of its current's own line come first: the fleet went on along that one.

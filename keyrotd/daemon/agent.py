@@ -421,7 +421,8 @@ class RingAgent:
         gone = 0 if held is None else steps(held, now_at)
         telemetry.gauge("isolated", float(standing is Footing.ISOLATED), ring=ring)
         telemetry.gauge("succession_steps", gone, ring=ring)
-        self._say("alone", self._why_alone(standing, held), hint=_JOINS)
+        for alone in (Footing.ISOLATED, Footing.STRANDED):
+            self._say(alone.value, self._why_alone(standing, held) if standing is alone else None, hint=_JOINS)
         if self._footing != (standing, gone) and (standing is Footing.STRANDED or gone):
             telemetry.event("succession.stepped", ring=ring, steps=gone, epoch=held.window.epoch if held else 0)
         self._footing = standing, gone

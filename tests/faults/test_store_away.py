@@ -68,7 +68,7 @@ def test_a_store_away_for_long_costs_keys_only_when_they_are_due(own_store: Embe
     ring, pushes = names_in(twin), twin.pushes
     own_store.stop()
 
-    rig.now_at = window.seals_until - 2_000
+    rig.now_at = window.stands_in_at - 2_000
     rig.pass_time(1_000)
 
     assert names_in(twin) == ring
@@ -78,22 +78,26 @@ def test_a_store_away_for_long_costs_keys_only_when_they_are_due(own_store: Embe
 
     rig.pass_time(4_000)
 
-    assert sealing(twin) not in ring  # nobody seals with a shared key any longer
+    assert sealing(twin) == window.next.name.hex()  # as if a leader had rotated
     assert window.current.name.hex() in names_in(twin)  # and what it sealed still opens
-    assert node.telemetry.said_once("isolated")
+    assert twin.pushes == pushes + 1
+    assert node.telemetry.said_once("stranded")
     assert node.is_ready()
 
-    rig.now_at = window.current.opens_until
+    rig.now_at = window.seals_until - 2_000
     rig.pass_time(4_000)
 
-    assert window.current.name.hex() not in names_in(twin)
+    assert sealing(twin) not in ring  # a follower
     assert window.next.name.hex() in names_in(twin)
+    assert twin.pushes == pushes + 2
+    assert node.telemetry.value("succession_steps", ring="edge") == 1
 
     store = again(own_store)
     try:
-        rig.settle(above=window.epoch + 1)  # the mend, and the rotation that was due
+        renewed = rig.settle(above=window.epoch + 1)  # the mend, and the renewal
 
-        assert sealing(twin) == window.next.name.hex()
+        assert renewed.current.born == window.next.born  # a follower too
+        assert sealing(twin) == renewed.current.name.hex()
         assert node.telemetry.standing() == desk.telemetry.standing() == []
         assert node.telemetry.said_once("store")
     finally:
