@@ -16,7 +16,7 @@ All instants are Unix milliseconds (`_at`, `_from`, `_until`), all durations mil
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from keyrotd.core.errors import CorruptWindow
 from keyrotd.core.stek import NAME_BYTES, Stek
@@ -94,6 +94,7 @@ class Window:
     current: Key
     next: Key
     previous: tuple[Key, ...]
+    _digest: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -165,7 +166,10 @@ class Window:
     @property
     def digest(self) -> str:
         """What is compared and acknowledged: two windows are the same window when this is equal."""
-        return hashlib.sha256(self.header.encode()).hexdigest()
+        if self._digest is None:
+            object.__setattr__(self, "_digest", hashlib.sha256(self.header.encode()).hexdigest())
+        assert self._digest is not None  # just computed, once for all
+        return self._digest
 
     @property
     def rank(self) -> tuple[int, int, int, int]:
