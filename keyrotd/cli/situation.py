@@ -134,6 +134,7 @@ def foresee(situation: Situation, request: Request | None = None) -> Decision | 
         nodes=seen(situation),
         offers=(),
         requests=() if request is None else (request,),
+        stood_at=0,
         speak_until=0,
         settled_at=situation.confirmed_at,
         durable=True,

@@ -50,8 +50,9 @@ class View:
     All that a decision rests on.
 
     `window` is the verified window in the store, None when there is none. `remembered` is the last window that this
-    leader itself published or accepted. `speak_until` is the end of the speak time. `settled_at` is when the gate
-    was first seen open for `window`. `durable` is False while a wanted replica has not acknowledged.
+    leader itself published or accepted. `stood_at` is when it first saw the store as it is now, `speak_until` the end
+    of the speak time. `settled_at` is when the gate was first seen open for `window`. `durable` is False while a wanted
+    replica has not acknowledged.
     """
 
     window: Window | None
@@ -60,6 +61,7 @@ class View:
     nodes: tuple[Seen, ...]
     offers: tuple[Window, ...]
     requests: tuple[Request, ...]
+    stood_at: int
     speak_until: int
     settled_at: int | None
     durable: bool
@@ -361,20 +363,19 @@ def _speak(view: View, base: Window | None, known: list[Window], policy: Policy,
         and node.report.holds not in spoken
         and node.report.barrier >= barrier
         and (base is None or node.report.epoch >= base.epoch)
-        and now_at < _silent_until(node, view, policy)
     ]
-    return Hold(f"{listed(silent)} hold a window that they have not offered yet", None) if silent else None
+    # One bound for all, from the instant at which the store was found like this: whoever invents nodes that never offer
+    # must not keep a ring from its keys.
+    until = max(view.stood_at, view.speak_until) + policy.overdue_after_ms
+    if not silent or now_at >= until:
+        return None
+    return Hold(f"{listed(silent)} hold a window that they have not offered yet", until)
 
 
 def _remembers(view: View) -> bool:
     """Whether the remembered window is the newest that this leader knows of; after a crash its memory may be ahead."""
     window, memory = view.remembered, view.memory
     return window is not None and window.epoch >= memory.floor and window.barrier >= memory.barrier
-
-
-def _silent_until(node: Seen, view: View, policy: Policy) -> int:
-    # While no window stands nobody is behind it; a node that never offers must not keep a ring without any for ever.
-    return overdue_at(node, policy) if node.behind_since is not None else view.speak_until + policy.overdue_after_ms
 
 
 def _believed(view: View, base: Window | None, policy: Policy, now_at: int) -> list[Report]:

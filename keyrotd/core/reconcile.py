@@ -145,6 +145,14 @@ def steps(held: Held, now_at: int) -> int:
     return (now_at - held.window.seals_until) // held.window.current.step_ms + 1
 
 
+def seals_until(held: Held, now_at: int) -> int | None:
+    """Return the instant from which the shared key that seals now may not any more; None while none does."""
+    key = _sealing(held, now_at)
+    if key is None or key.seals_until is None or key.name == held.window.current.name:
+        return None if key is None else held.window.seals_until
+    return key.seals_until
+
+
 def steady(held: Held | None, now_at: int) -> bool:
     """Whether every key that opens here is open everywhere, so that any of them may seal for microseconds."""
     if held is None or held.confirmed:

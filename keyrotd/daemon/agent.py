@@ -23,13 +23,14 @@ from keyrotd.core.reconcile import (
     changes_at,
     footing,
     keys_at,
+    seals_until,
     steady,
     steps,
 )
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
 from keyrotd.daemon.clock import Clock, FleetTime
-from keyrotd.daemon.state import FORGOTTEN, Cache, Folder, Remembered, decode_cache, try_recall
+from keyrotd.daemon.state import FORGOTTEN, Bound, Cache, Folder, Remembered, decode_cache, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
 from keyrotd.daemon.turns import Crash
@@ -100,6 +101,7 @@ class RingAgent:
         self._patience_ms = jittered_ms(settings.poll_interval_ms * 2**MAX_BACKOFF_DOUBLINGS) + STORE_MS
         self._heard_ms = self._started_ms  # when a leader was heard last
         self._footing: tuple[Footing, int] | None = None
+        self._bound_at: int | None = None  # the instant of the bound that is written down
         self._fleet = FleetTime(world.clock, self._steady_ms)
         self._beat: Beat | None = None
         self._held: Held | None = None
@@ -346,11 +348,13 @@ class RingAgent:
         self._orders = orders = Orders(
             keys=keys_at(held, self._own, now_at or 0),
             settled=steady(held, now_at or 0),
-            ours=held is not None,
+            ours=held is not None or self._past_bound(),
         )
         self._ordered = None if held is None else held.window.digest
         self._ordered_at = now_at
         self._note(standing, held, now_at or 0)
+        if held is not None:
+            self._remember_bound(held, now_at or 0)
         tasks = {
             server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
             for server in self._world.servers
@@ -363,6 +367,19 @@ class RingAgent:
         self._crashes = tuple(tended.crash for tended in done.values() if tended.crash is not None)
         if held is not None:
             self._raise_floor(held.window)
+
+    def _remember_bound(self, held: Held, now_at: int) -> None:
+        """Before a key goes into a server, write down when it has to stop: caches get lost."""
+        until = seals_until(held, now_at)
+        if until is None or until == self._bound_at:
+            return
+        clock = self._world.clock
+        bound = Bound(clock.boot_id, clock.boot_ms() + until - now_at)
+        self._write_memory(replace(self._remembered, bound=bound))
+        self._bound_at = until if self._remembered.bound == bound else None
+
+    def _past_bound(self) -> bool:
+        return self._remembered.bound is not None and self._remembered.bound.passed(self._world.clock)
 
     def _take_note(self, name: str, tended: Tended, took_ms: int) -> None:
         self._tended[name] = tended

@@ -98,6 +98,8 @@ class Reign:
     began_at: int
     ends_ms: int  # boot time at which the lease may be gone
     window: Window | None = None
+    stood: str = ""  # digest of the store's window, and since when it was seen to be that
+    stood_at: int = 0
     settled_at: int | None = None
     nodes: tuple[Seen, ...] = ()
     offers: dict[str, Window | None] = field(default_factory=dict)
@@ -317,6 +319,8 @@ class RingScheduler:
                 replace(node, behind_since=None if acknowledged(node, window) else now_at) for node in reign.nodes
             )
             reign.reports_read_at = None
+        if reign.stood != self._stood or not reign.stood_at:
+            reign.stood, reign.stood_at = self._stood, now_at
         reign.window = window
 
     def _beat(self, desk: Desk) -> Beat | None:
@@ -494,6 +498,7 @@ class RingScheduler:
             nodes=reign.nodes,
             offers=tuple(offer for offer in (self._past, *reign.offers.values()) if offer is not None),
             requests=tuple(request for request in reign.requests.values() if request is not None),
+            stood_at=reign.stood_at,
             speak_until=heard_at,
             settled_at=reign.settled_at,
             durable=desk.replicas >= self._wait_replicas,
@@ -593,6 +598,7 @@ class RingScheduler:
 
     def _published(self, reign: Reign, made: Window, kind: str, reason: str, who: str) -> None:
         self._window = reign.window = made
+        reign.stood, reign.stood_at = made.digest, made.published_at
         reign.settled_at, reign.reports_read_at = None, None
         reign.nodes = tuple(replace(node, behind_since=made.published_at) for node in reign.nodes)
         self._world.telemetry.count("publishes_total", ring=self.ring, kind=kind)
@@ -695,6 +701,7 @@ class RingScheduler:
         telemetry.gauge("nodes", len(reign.nodes) - sum(counted.values()), ring=self.ring, state="silent")
         if window is None:
             return
+        self._say_forgotten_revoke(window, reign, now_at)
         telemetry.gauge("epoch", window.epoch, ring=self.ring)
         telemetry.gauge("key_seals_until_timestamp_seconds", window.seals_until / 1000, ring=self.ring)
         for role, key in (("current", window.current), ("next", window.next)):
@@ -702,6 +709,17 @@ class RingScheduler:
         actual_ms = max(key.opens_until - key.made_at for key in (window.current, *window.previous))
         telemetry.gauge("vulnerability_window_seconds", self.policy.worst_ms / 1000, ring=self.ring, kind="worst")
         telemetry.gauge("vulnerability_window_seconds", actual_ms / 1000, ring=self.ring, kind="actual")
+
+    def _say_forgotten_revoke(self, window: Window, reign: Reign, now_at: int) -> None:
+        """Nodes keep a revocation for good; that store and schedulers lost it is for an operator to judge."""
+        burnt = [n.report for n in live(reign.nodes, self.policy, now_at) if n.report.barrier > window.barrier]
+        words = (
+            f"ring {self.ring}: {listed(report.node for report in burnt)} remember a revoke at epoch "
+            f"{max((report.barrier for report in burnt), default=0)} that no window here has, and refuse this one"
+        )
+        self._say(
+            "forgotten revoke", words if burnt else None, hint="revoke again: `keyrotd revoke` burns what it left"
+        )
 
     def _say_refused(self, kind: str, spoilt: Mapping[str, CorruptWindow]) -> None:
         """One line for all of a kind, whoever may write how many of them."""

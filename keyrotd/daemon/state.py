@@ -6,7 +6,7 @@ from typing import Protocol
 
 from keyrotd.core.decide import NO_MEMORY, Memory
 from keyrotd.core.errors import CorruptWindow
-from keyrotd.daemon.clock import Heard
+from keyrotd.daemon.clock import Clock, Heard
 from keyrotd.seal import lines
 from keyrotd.seal.lines import Lines, line
 from keyrotd.servers import files
@@ -36,14 +36,31 @@ class DiskFolder:
         files.write(self.path / name, data)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A boot time by which what an agent gave its servers has to stop sealing."""
+
+    boot_id: str
+    boot_ms: int
+
+    def passed(self, clock: Clock) -> bool:
+        """Whether it has passed; after a reboot there is no telling, and no server still has those keys."""
+        return clock.boot_id == self.boot_id and clock.boot_ms() >= self.boot_ms
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """`memory` as in core/decide; `fence` and `signed_at` are a scheduler's, `life` counts the starts of an agent."""
+    """
+    `memory` as in core/decide; `fence` and `signed_at` are a scheduler's.
+
+    `life` counts the starts of an agent, and `bound` outlives its cache.
+    """
 
     memory: Memory = NO_MEMORY
     fence: int = 0
     signed_at: int = 0
     life: int = 0
+    bound: Bound | None = None
 
     def encode(self) -> bytes:
         return "".join(
@@ -54,6 +71,7 @@ class Remembered:
                 line("fence", self.fence),
                 line("signed_at", self.signed_at),
                 line("life", self.life),
+                line("bound", *(("-",) if self.bound is None else (self.bound.boot_id, self.bound.boot_ms))),
             )
         ).encode()
 
@@ -69,9 +87,15 @@ def recall(folder: Folder, name: str) -> Remembered:
         fence=body.take("fence", lines.number),
         signed_at=body.take("signed_at", lines.number),
         life=body.take("life", lines.number),
+        bound=body.take("bound", lines.maybe(_bound)),
     )
     body.end()
     return found
+
+
+def _bound(rest: str) -> Bound:
+    boot_id, boot_ms = rest.split(" ")
+    return Bound(lines.name(boot_id), lines.number(boot_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

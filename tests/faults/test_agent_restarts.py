@@ -83,6 +83,26 @@ def test_an_agent_without_cache_and_store_leaves_a_running_server_alone(own_stor
     assert (names_in(twin), twin.pushes, twin.key_file.read_bytes()) == (ring, pushes, content)
 
 
+def test_what_an_agent_without_cache_and_store_left_alone_seals_no_longer_than_it_may(
+    own_store: Embedded, own_rig: Rig
+) -> None:
+    """G3 over G5: it still knows by when, and nothing else."""
+    rig = own_rig
+    window = rig.start()
+    (node,), (twin,) = rig.nodes, rig.twins
+    own_store.stop()
+    (node.runtime / "agent-edge.cache").unlink()
+    rig.restart(node)
+
+    rig.now_at = window.seals_until - 2_000
+    rig.pass_time(1_000)
+    before = names_in(twin)[-2]
+    rig.pass_time(4_000)
+
+    assert before == window.current.name.hex()
+    assert names_in(twin)[-2] not in {window.current.name.hex(), window.next.name.hex()}
+
+
 def test_a_rebooted_agent_waits_for_a_beat_before_it_believes_its_cache(own_store: Embedded, own_rig: Rig) -> None:
     rig = own_rig
     window = rig.start()

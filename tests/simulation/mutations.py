@@ -57,8 +57,9 @@ def constant_slack(patch: pytest.MonkeyPatch) -> None:
         made = rotate(window, fresh=fresh, fence=fence, now_at=now_at, terms=terms, settled_at=settled_at)
         until = now_at + terms.ticket_lifetime_ms + terms.eps_ms
         retired = (
-            replace(key, seals_until=min(key.seals_until or 0, now_at), opens_until=min(key.opens_until, until))
+            replace(key, seals_until=min(key.seals_until, now_at), opens_until=min(key.opens_until, until))
             for key in made.previous
+            if key.seals_until is not None
         )
         return replace(made, previous=tuple(retired))
 

@@ -401,9 +401,11 @@ def test_while_a_live_node_holds_what_it_has_not_offered_nothing_is_published() 
     nodes = [seen(report("a", FOUR), now_at, behind_since=now_at), *in_step(TWO, now_at, "b")]
     words = "a hold a window that they have not offered yet"
 
-    assert decide(view(None, nodes, offers=[TWO], speak_until=now_at), POLICY, now_at) == Hold(words, None)
-    assert decide(view(TWO, nodes, speak_until=now_at), POLICY, now_at) == Hold(words, None)
-    assert decide(view(TWO, nodes, remembered=TWO), POLICY, now_at) == Hold(words, None)
+    until = now_at + POLICY.overdue_after_ms
+
+    assert decide(view(None, nodes, offers=[TWO], speak_until=now_at), POLICY, now_at) == Hold(words, until)
+    assert decide(view(TWO, nodes, speak_until=now_at), POLICY, now_at) == Hold(words, until)
+    assert decide(view(TWO, nodes, remembered=TWO, stood_at=now_at), POLICY, now_at) == Hold(words, until)
 
 
 def test_a_node_that_never_offers_what_it_claims_to_hold_does_not_keep_the_ring_without_a_window() -> None:
@@ -414,6 +416,17 @@ def test_a_node_that_never_offers_what_it_claims_to_hold_does_not_keep_the_ring_
 
     assert isinstance(decide(view(None, [seen(liar, end_at - 1)], speak_until=speak_until), POLICY, end_at - 1), Hold)
     assert decide(view(None, [seen(liar, end_at)], speak_until=speak_until), POLICY, end_at) == Bootstrap(1, 0)
+
+
+def test_nodes_that_are_made_up_one_after_the_other_share_one_bound() -> None:
+    """Whoever has a KEK may speak as any node of its ring: a new name every second must not hold a mend for ever."""
+    stood_at = FOUR.published_at + MINUTE
+    end_at = stood_at + POLICY.overdue_after_ms
+    made_up = seen(replace(report("z", FOUR), holds="f" * 64), end_at, behind_since=end_at)
+    lost = view(TWO, [*in_step(THREE, end_at), made_up], remembered=THREE, stood_at=stood_at)
+
+    assert decide(lost, POLICY, end_at) == Mend(THREE, (), 5, "the store lost windows")
+    assert isinstance(decide(lost, POLICY, end_at - 1), Hold)
 
 
 def test_own_memory_ends_the_speak_time() -> None:
@@ -727,6 +740,7 @@ views = st.builds(
     nodes=st.lists(sightings, max_size=5).map(tuple),
     offers=st.lists(pool, max_size=4).map(tuple),
     requests=st.lists(asks, max_size=3).map(tuple),
+    stood_at=instants,
     speak_until=instants,
     settled_at=st.none() | instants,
     durable=st.booleans(),
