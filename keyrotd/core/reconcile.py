@@ -184,10 +184,11 @@ def _unspread(held: Held, now_at: int) -> bool:
 
 
 def _line(held: Held, now_at: int) -> tuple[Key, ...]:
-    """Return the followers that this node goes on along."""
+    """Return the followers that this node goes on along: any that others open rather than none, if a seed is lost."""
     if held.succession is None:
         return ()
-    line = held.succession.next if held.spread else held.succession.current
+    following, standing = held.succession.next, held.succession.current
+    line = (following or standing) if held.spread else (standing or following)
     return () if line is None else line.open_at(now_at)
 
 
