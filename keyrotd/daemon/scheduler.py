@@ -302,12 +302,18 @@ class RingScheduler:
             window = self._opened(data)
         except CorruptWindow as corrupt:
             self._refused("window", corrupt)
-            if corrupt.reason in _FOR_OTHERS and self._window is None:
+            if corrupt.reason in _FOR_OTHERS and self._window is None and not self._passed_over(desk.digest):
                 # Another scheduler may well read it; to begin anew over a window that stands would cost every ticket.
                 self._stand_aside(f"the window in the store cannot be read here: {corrupt.reason}")
             return None
         self._say("window", None)
         return window
+
+    def _passed_over(self, digest: str) -> bool:
+        """Whether nodes hold windows, and none of them this one: whoever put it there, it is not the fleet's."""
+        reports = [self._read_report(name, data) for name, data in (self._handed_in(()) or {}).items()]
+        held = {report.holds for report in reports if report is not None} - {None}
+        return bool(held) and digest not in held
 
     def _settle_window(self, reign: Reign, window: Window | None, desk: Desk, now_at: int) -> None:
         """A window newly standing has not been read back by anybody yet, as far as this reign knows."""

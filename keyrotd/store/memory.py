@@ -115,8 +115,8 @@ class MemoryStore:
             now = self.server.clock()
             lease, led = _live(ring, now), 0
             if lease is None or lease.holder == holder:
-                beside = ring.window.fence if ring.window is not None else 0
-                highest = max(ring.fence, beside, fence_above)
+                told = (ring.fence, ring.window.fence if ring.window is not None else 0)
+                highest = max(fence_above, *(fence for fence in told if fence <= fence_above + limits.FENCE_JUMP), 0)
                 for name in list(ring.requests)[limits.REQUESTS :]:
                     del ring.requests[name]
                 kept = lease is not None and lease.fence == ring.fence == highest
@@ -286,7 +286,9 @@ def _only(values: dict[str, bytes], keep: Iterable[str]) -> dict[str, bytes]:
 
 
 def _live(ring: Ring, now_at: int) -> Lease | None:
-    return ring.lease if ring.lease is not None and now_at < ring.lease.until else None
+    if ring.lease is None or not 0 < ring.lease.until - now_at <= limits.LEASE_MS:
+        return None
+    return ring.lease
 
 
 def _digest(ring: Ring) -> str:

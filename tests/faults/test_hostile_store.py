@@ -291,3 +291,24 @@ def test_a_report_copied_under_another_name_counts_for_nobody(rig: Rig) -> None:
     with rig.owner() as owner:
         assert owner.hkeys(rig.key("reports")) == [b"node-1", b"node-2"]
     assert desk.telemetry.standing() == []
+
+
+def test_a_window_that_only_a_stranger_signed_stops_no_new_leader(rig: Rig) -> None:
+    window = rig.start()
+    rig.desks[0].away = True
+    stranger = parse(make_secrets(RING, os.urandom)["signing.key"], SigningKey, "signing.key")[0]
+    forged = replace(window, epoch=window.epoch + 1)
+    put_window(rig, seal_window(forged, keks=rig.keks, signer=stranger, rand=os.urandom), forged)
+    rig.end_lease()
+    rig.add_desk()
+
+    def mended() -> bool:
+        stored = rig.peek.window()
+        if stored is None or stored[0] == forged.digest:
+            return False
+        found = rig.window()  # nodes offer what they hold once they can read what stands
+        return found is not None and {window.current.name, window.next.name} <= {key.name for key in found.all}
+
+    rig.pass_until(mended, "what the node holds is taken in")
+    rig.settle(above=window.epoch)
+    assert rig.nodes[0].telemetry.standing() == rig.desks[1].telemetry.standing() == []
