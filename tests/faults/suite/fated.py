@@ -1,10 +1,10 @@
 """
-A real agent that is killed at a step: once it has heard of a new window it does so many things more, and no other.
+A real agent that is killed at a step: the COUNTth time that STEP is done since it heard of a new window.
 
-    python fated.py STEPS --config FILE
+    python fated.py STEP COUNT --config FILE
 
-A step is the end of anything that an agent does to the world, and of the half of it that a kill could cut off: a file
-written and not yet renamed. The last words in its log name the step.
+A step is the end of anything that an agent does to the world, or of the half of it that a kill could cut off: a file
+written and not yet renamed.
 """
 
 import os
@@ -19,13 +19,10 @@ from keyrotd.servers import files
 from keyrotd.servers.haproxy_socket import RuntimeSocket
 from keyrotd.store.redis import RedisStore
 
-LAST_WORDS = "killed after "
-
 #: What an agent does to the world, as (whose, name).
 EFFECTS: tuple[tuple[Any, str], ...] = (
     (RedisStore, "poll"),
     (RedisStore, "report"),
-    (RedisStore, "offer"),
     (files, "_write_temp"),
     (files, "write"),
     (RuntimeSocket, "push"),
@@ -33,27 +30,23 @@ EFFECTS: tuple[tuple[Any, str], ...] = (
 
 
 class Fate:
-    """Counts steps from the first window that a poll brings."""
+    """Counts from the first window that a poll brings."""
 
-    def __init__(self, steps: int) -> None:
-        self._left = steps
+    def __init__(self, step: str, count: int) -> None:
+        self._step, self._left = step, count
         self._heard = False
 
     def after(self, name: str, effect: Callable[..., Any]) -> Callable[..., Any]:
         def fated(*arguments: Any, **named: Any) -> Any:
             done = effect(*arguments, **named)
             self._heard = self._heard or (name == "poll" and done.window is not None)
-            if self._heard:
-                self._step(_words(name, arguments[0]))
+            if self._heard and _words(name, arguments[0]) == self._step:
+                self._left -= 1
+                if self._left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
             return done
 
         return fated
-
-    def _step(self, name: str) -> None:
-        if self._left == 0:
-            print(LAST_WORDS + name, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
 
 
 def _words(name: str, subject: object) -> str:
@@ -67,7 +60,7 @@ def _words(name: str, subject: object) -> str:
 
 
 if __name__ == "__main__":
-    fate = Fate(int(sys.argv[1]))
+    fate = Fate(sys.argv[1], int(sys.argv[2]))
     for owner, name in EFFECTS:
         setattr(owner, name, fate.after(name, getattr(owner, name)))
-    sys.exit(run(["agent", *sys.argv[2:]]))
+    sys.exit(run(["agent", *sys.argv[3:]]))

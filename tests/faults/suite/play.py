@@ -33,7 +33,7 @@ def play(scenario: Scenario, *, store_exe: Path, haproxy_exe: Path) -> Verdict:
     with (
         short_directory() as directory,
         scenario.stage(store_exe, directory / "s") as stand,
-        set_up(stand, directory / "f", haproxy_exe) as scene,
+        set_up(stand, directory / "f", haproxy_exe, scenario.pace) as scene,
     ):
         try:
             scenario.act(scene)

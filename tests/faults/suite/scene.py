@@ -33,14 +33,26 @@ from tests.scenes import Operator, now_at
 
 #: R is short, and yet a machine that stalls for some seconds is neither dead (node_ttl, lease_ttl) nor overdue.
 PACE = Pace(
-    rotation_interval="9s",
+    rotation_interval="12s",
     ticket_lifetime="3s",
-    overdue_after="4s",
+    overdue_after="6s",
     tick_interval="250ms",
     lease_ttl="4s",
-    node_ttl="5s",
+    node_ttl="8s",
     poll_interval="250ms",
     store_timeout="250ms",
+    start_grace="1s",
+)
+#: Where many periods have to pass: nobody leads meanwhile, so that little depends on who is alive.
+BRISK = Pace(
+    rotation_interval="6s",
+    ticket_lifetime="1500ms",
+    overdue_after="2500ms",
+    tick_interval="200ms",
+    lease_ttl="3s",
+    node_ttl="3s",
+    poll_interval="200ms",
+    store_timeout="200ms",
     start_grace="1s",
 )
 NODES = 3
@@ -66,6 +78,14 @@ class StandingFleet(Fleet):
     def start_store(self) -> None:
         pass
 
+    def start_schedulers(self) -> None:
+        for number in range(1, self.schedulers + 1):
+            self.start_scheduler(number)
+
+    def kill_schedulers(self) -> None:
+        for number in range(1, self.schedulers + 1):
+            self.kill(f"scheduler-{number}")
+
     def freeze(self, name: str) -> None:
         self.processes[name].send_signal(signal.SIGSTOP)
 
@@ -74,22 +94,16 @@ class StandingFleet(Fleet):
         for child in self.processes.values():
             child.send_signal(signal.SIGCONT)
 
-    def start_fated(self, number: int, steps: int) -> None:
-        """Start an agent that dies `steps` steps after it has heard of a new window."""
+    def start_fated(self, number: int, step: str, count: int) -> None:
+        """Start an agent that dies the `count`th time that it has done `step` since it heard of a new window."""
         config = self._configure(f"a{number}", agent=self.haproxies[number - 1])
-        argv = [sys.executable, str(fated.__file__), str(steps), "--config", str(config)]
-        self.processes[f"agent-{number}"] = start_child(argv, log=self._log(number))
+        argv = [sys.executable, str(fated.__file__), step, str(count), "--config", str(config)]
+        name = f"agent-{number}"
+        self.processes[name] = start_child(argv, log=self.directory / f"{name}.log")
 
-    def mourn(self) -> bool:
-        """Whether every agent is dead."""
-        return all(self.processes[f"agent-{number}"].poll() is not None for number in range(1, self.nodes + 1))
-
-    def last_words(self, number: int) -> str:
-        """After what an agent was killed, by its own log."""
-        return self._log(number).read_text().splitlines()[-1].removeprefix(fated.LAST_WORDS)
-
-    def _log(self, number: int) -> Path:
-        return self.directory / f"agent-{number}.log"
+    def died(self, number: int) -> bool:
+        """Whether the agent was killed; False while it lives."""
+        return self.processes[f"agent-{number}"].poll() == -signal.SIGKILL
 
     def lose_power(self) -> None:
         """Everything ends, and what lay in memory is gone; what was on disk is as it was."""
@@ -126,7 +140,9 @@ class Scene(Generic[S]):
     def rotate(self) -> None:
         """One rotation by request, as soon as it would drop no live key, until every node has read it back."""
         before = self.ask_rotation()
-        self.until(lambda: self.fleet.in_step(self.store, above=before), "the rotation is read back everywhere")
+        self.until(
+            lambda: self.rotated(before) and self.fleet.in_step(self.store), "the rotation is read back everywhere"
+        )
 
     def ask_rotation(self) -> int:
         """Ask for one as soon as it is free; return the epoch before it."""
@@ -143,16 +159,10 @@ class Scene(Generic[S]):
         self.until(ask, "a rotation is free")
         return asked[0]
 
-    def rotate_while(self, claim: Callable[[], bool]) -> None:
-        """Ask for a rotation of whoever stands in step, and wait for what comes of it."""
-        self.until(lambda: self.whole(0), "every node is in step")
-        self.ask_rotation()
-        self.until(claim, "what a rotation brings about")
-
     def publish(self) -> None:
         """Ask for a rotation, and return at the instant at which the store has it: perhaps nobody else yet."""
         before = self.ask_rotation()
-        self.until(lambda: self.epoch > before, "it is published")
+        self.until(lambda: self.rotated(before), "it is published")
 
     def strike(self, blow: Callable[[], object]) -> None:
         """Deal a blow, and wait until all is well again by what was said since."""
@@ -179,6 +189,10 @@ class Scene(Generic[S]):
         beat = read_beat(look.beat, verifiers=self.fleet.verifiers, ring=RING)
         fresh = beat.signed_at > since and all(r.reported_at > since for r in self.fleet.reports(self.store))
         return fresh and beat.confirmed_at is not None and beat.digest == look.digest and self.fleet.in_step(self.store)
+
+    def rotated(self, past_epoch: int) -> bool:
+        """Whether keys moved on since: a mend raises the epoch too, but only a rotation brings a new `next`."""
+        return self.operator.window.next.born > past_epoch
 
     @property
     def epoch(self) -> int:
@@ -261,9 +275,9 @@ def _sum(one: Tally, other: Tally) -> Tally:
 
 
 @contextmanager
-def set_up(stand: S, directory: Path, haproxy_exe: Path) -> Iterator[Scene[S]]:
+def set_up(stand: S, directory: Path, haproxy_exe: Path, pace: Pace) -> Iterator[Scene[S]]:
     """A fleet that has rotated once; whatever is frozen is thawed before it is ended."""
-    fleet = StandingFleet(directory, haproxy_exe, nodes=NODES, schedulers=SCHEDULERS, pace=PACE, url=stand.url)
+    fleet = StandingFleet(directory, haproxy_exe, nodes=NODES, schedulers=SCHEDULERS, pace=pace, url=stand.url)
     with ExitStack() as stack:
         stack.callback(fleet.close)
         stack.callback(fleet.thaw)

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from keyrotd.core.errors import CorruptWindow, KeyrotdError
-from keyrotd.core.window import Window
+from keyrotd.core.succession import follower
+from keyrotd.core.window import Key, Window
 from keyrotd.daemon.state import decode_cache
 from keyrotd.seal.window import open_window
 from keyrotd.testing.fleet import RING, Fleet
@@ -70,10 +71,10 @@ class Watch:
     def _bounds(self) -> dict[bytes, int]:
         """The last instant at which any node might seal with each key. Windows only ever lower it."""
         bounds: dict[bytes, int] = {}
+        until = now_at()
         for window in self.windows.values():
-            for key in window.all:
-                if key.seals_until is not None:
-                    bounds[key.name] = max(key.seals_until, bounds.get(key.name, 0))
+            for key in _sealing(window, until):
+                bounds[key.name] = max(key.seals_until or window.seals_until, bounds.get(key.name, 0))
         return bounds
 
     def _watch(self, stop: threading.Event) -> None:
@@ -108,3 +109,13 @@ class Watch:
         before = self.sealed.get(name)
         first_at = began_at if before is None else before.first_at
         self.sealed[name] = Sealed(name, first_at, began_at, node)
+
+
+def _sealing(window: Window, until: int) -> Iterator[Key]:
+    """All keys that may have sealed under `window`, led or not: those in it (`next` stands in), and their followers."""
+    for key in window.all:
+        yield key
+        link = key
+        while link.stek is not None and link.steps_at < until:
+            link = follower(link, 0)
+            yield link
