@@ -9,6 +9,7 @@ import pytest
 from keyrotd.core.messages import Goal
 from keyrotd.core.policy import impossible
 from keyrotd.store.memory import Fault, MemoryServer
+from keyrotd.testing.telemetry import SilentTelemetry
 from keyrotd.testing.twins import MemoryServer as Twin
 from tests.simulation.claims import Orphan
 from tests.simulation.mutations import constant_slack, gate_by_epoch, no_lineage, no_speaking
@@ -143,6 +144,40 @@ def test_a_store_put_back_to_before_a_revoke_brings_no_key_back() -> None:
 
     burnt_names = {key.name for key in burnt.all}
     assert not any(node.servers[0].opens(name) for node in world.nodes for name in burnt_names)
+    heals(world)
+
+
+def test_a_revoke_that_only_the_nodes_disks_remember_stands_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store, scheduler and caches are as before it, all at once. Nobody opens a burnt key, and one order ends it."""
+    said: list[str] = []
+    monkeypatch.setattr(SilentTelemetry, "fault", lambda *told, **_: said.append(told[2] or ""))
+    world = fleet()
+    until_rotation(world)
+    until_in_step(world)
+    before, burnt = world.store.snapshot(), world.claims.newest
+    assert burnt is not None
+    world.ask(Goal.REVOKE)
+    until_rotation(world)
+    until_in_step(world)
+
+    (ruler,) = world.rulers
+    ruler.die()
+    ruler.state.files.clear()
+    world.claims.forgot(ruler.name)
+    for node in world.nodes:
+        node.die()
+        node.clock.reboot()
+        node.runtime.files.clear()
+        node.servers[0]._file_keys = None
+        node.restart_servers()
+        node.read_back = None
+    world.put_back(before)
+    world.run(2 * world.policy.speak_ms)
+
+    assert not any(node.servers[0].opens(key.name) for node in world.nodes for key in burnt.all)
+    assert any("remember a revoke at epoch 3 that no window here has" in text for text in said)
+    world.ask(Goal.REVOKE)
+    world.run(calm_ms(world.policy))
     heals(world)
 
 
