@@ -67,6 +67,7 @@ class Stek:
         """The public 16 bytes that open every ticket sealed by this key; random-looking, never meaningful."""
         return self._derive(b"name", NAME_BYTES)
 
+    @cached_property
     def child(self) -> "Stek":
         """The key that follows this one where no leader is heard (see core/succession). There is no way back."""
         return Stek(self._derive(b"child", SEED_BYTES), self.ring)

@@ -19,7 +19,7 @@ from keyrotd.core.window import MAX_KEYS, Key, Terms, Window, kept, made, promot
 def follower(key: Key, linger_ms: int) -> Key:
     """Return the key that follows `key`, whose seed must be known; it opens for `linger_ms` after it last sealed."""
     assert key.stek is not None  # whoever calls has looked
-    stek = key.stek.child()
+    stek = key.stek.child
     seals_until = key.steps_at + key.step_ms
     return Key(
         name=stek.name,
