@@ -120,6 +120,27 @@ def _line(window: Window, key: Key, known: tuple[Line, ...]) -> Line | None:
     return Line(root=key.name, oldest=follower(key, linger_ms), linger_ms=linger_ms, ends_at=ends_at)
 
 
+def carried(made: Window, window: Window, *, settled_at: int | None, now_at: int, terms: Terms) -> Window:
+    """
+    Return `made`, which replaces `window`, with the followers that nodes sealed with before they had read `window`.
+
+    `settled_at` is as in `rotate`. Those that were late, and missed the end of the window before, went on from there.
+    """
+    until = (now_at if settled_at is None else settled_at) + window.eps_ms
+    if until < window.current.steps_at:
+        return made
+    lines = succession(window)
+    names = {key.name for key in made.all}
+    gone_on = {
+        key.name: key
+        for line in (lines.current, lines.previous)
+        if line is not None
+        for key in line.open_at(now_at)
+        if starts_at(key) <= until and key.open_at(now_at) and key.name not in names
+    }
+    return replace(made, previous=kept((*made.previous, *gone_on.values()), now_at, terms)) if gone_on else made
+
+
 def renew(
     window: Window, *, root: Key | None, fresh: tuple[Stek, Stek], fence: int, now_at: int, terms: Terms
 ) -> Window:

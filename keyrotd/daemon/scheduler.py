@@ -38,7 +38,7 @@ from keyrotd.core.mend import mend
 from keyrotd.core.messages import Beat, Event, Goal, NodeState, Report, Request
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
-from keyrotd.core.succession import renew
+from keyrotd.core.succession import carried, renew
 from keyrotd.core.window import Window, bootstrap, revoke, rotate
 from keyrotd.daemon.agent import REPORTS_PER_LIFE
 from keyrotd.daemon.clock import Clock, FleetTime, LeaderTime, taking_over
@@ -563,6 +563,7 @@ class RingScheduler:
                     terms=terms,
                     settled_at=view.settled_at,
                 )
+                made = carried(made, view.window, settled_at=view.settled_at, now_at=now_at, terms=terms)
                 late = f"; not waited for: {', '.join(overdue)}" if overdue else ""
                 self._publish(reign, made, "rotate", reason + late, who=_asker(view))
             case Renew(reason, root):

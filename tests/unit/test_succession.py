@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keyrotd.core.decide import NO_MEMORY
 from keyrotd.core.reconcile import Adopt, Footing, Held, accept, footing, keys_at, steps
 from keyrotd.core.stek import Stek
-from keyrotd.core.succession import follower, renew, succession
+from keyrotd.core.succession import carried, follower, renew, succession
 from tests.unit.builders import HOUR, MINUTE, POLICY, T0, first, policy, reigned, rotated, stek, terms
 
 ONE, TWO, THREE = reigned(3)
@@ -232,6 +232,20 @@ def test_a_returning_leader_takes_nodes_up_where_they_are(fleet: Fleet, away_ms:
         assert used <= set(keys_at(each, OWN, now_at + skew_ms).opening)
     assert renewal.next.name == stek(71).name
     assert {sealing(each, now_at) for each in (*renewed, fresh)} == {renewal.current.stek}
+
+
+def test_a_rotation_carries_what_late_nodes_went_on_along_before_they_had_its_window() -> None:
+    """One missed THREE until TWO had ended: it stepped along the key that it knew to be in everywhere."""
+    ended_at, now_at = TWO.seals_until, TWO.seals_until + 2 * HOUR
+    late = on(Held(window=TWO).heard(TWO.published_at + MINUTE), ended_at)
+    four = rotated(THREE, now_at, settled_at=ended_at + HOUR)
+
+    carries = carried(four, THREE, settled_at=ended_at + HOUR, now_at=now_at, terms=terms(now_at))
+    in_time = carried(four, THREE, settled_at=THREE.published_at + MINUTE, now_at=now_at, terms=terms(now_at))
+
+    assert sealing(late, ended_at) not in {key.stek for key in four.all}
+    assert sealing(late, ended_at) in {key.stek for key in carries.all}
+    assert in_time == four
 
 
 def test_a_renewal_drops_nothing_that_still_opens() -> None:
