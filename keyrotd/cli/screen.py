@@ -20,9 +20,9 @@ JSON_HELP = """\
 unknown or none. {schema, rings: [{ring, now_at, healthy, faults: [{words, hint}], leader: {name, lease_ms, fence},
 beat: {epoch, digest, confirmed_at, signed_at}, window: {epoch, fence, barrier, digest, published_at, seals_until,
 worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]}, due_at, held: {reason, until},
-last_event: {kind, epoch, happened_at, who, reason}, reports, nodes: [{node, standing, state, live, spoke_at, epoch,
-holds, read_back, acknowledged, servers: [{name, driver, state, slots, probe, fault}]}]}]}. `nodes` is null without
-the ring's KEK, which alone proves reports."""
+last_event: {kind, epoch, happened_at, who, reason}, reports, nodes: [{node, standing, state, steps, live, spoke_at,
+epoch, holds, read_back, acknowledged, servers: [{name, driver, state, slots, probe, fault}]}]}]}. `nodes` is null
+without the ring's KEK, which alone proves reports."""
 
 
 def as_text(situation: Situation) -> Iterator[str]:
@@ -138,7 +138,8 @@ def _node_rows(situation: Situation, nodes: Iterable[Node]) -> Iterator[tuple[st
     yield _NODE_HEAD
     for node in nodes:
         spoke = "never" if node.spoke_at is None else relative(node.spoke_at, situation.now_at)
-        first = (node.name, node.standing.value, str(node.report.epoch or "-"), spoke)
+        stepped = f", step {node.report.steps}" if node.standing is Standing.STRANDED else ""
+        first = (node.name, f"{node.standing.value}{stepped}", str(node.report.epoch or "-"), spoke)
         servers = [_server_cells(server, "" if node.live else spoke) for server in node.report.servers] or [("-",) * 6]
         for at, cells in enumerate(servers):
             yield (*(first if at == 0 else ("",) * len(first)), *cells)
@@ -234,6 +235,7 @@ def _node_values(node: Node) -> dict[str, object]:
         "node": node.name,
         "standing": node.standing.value,
         "state": report.state.value,
+        "steps": report.steps,
         "live": node.live,
         "spoke_at": node.spoke_at,
         "epoch": report.epoch,

@@ -127,6 +127,16 @@ def test_a_healthy_ring_fits_one_screen() -> None:
     assert health((found,)) == 0
 
 
+def test_a_stranded_node_is_shown_with_its_step() -> None:
+    stranded = replace(spoken("edge-1"), state=NodeState.STRANDED, steps=3)
+
+    found = situation(stranded, spoken("edge-2"))
+
+    assert "stranded, step 3" in text(found)
+    assert faults(found) == ["1 node stranded: edge-1"]
+    assert health((found,)) == 1
+
+
 def test_what_every_live_node_acknowledged_waits_for_the_beat_that_confirms_it() -> None:
     unconfirmed = beat(WINDOW, signed_at=NOON - 400, confirmed_at=None)
 
