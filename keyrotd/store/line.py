@@ -27,7 +27,10 @@ from keyrotd.store.redispy import (
 )
 
 # What redis-py raises on a bad line, and on answers that no honest server gives (its parser trusts them).
-FAILED: Final = (RedisError, OSError, ValueError, TypeError, AttributeError, RecursionError, MemoryError)
+FAILED: Final = (
+    *(RedisError, OSError, ValueError, TypeError, AttributeError),
+    *(LookupError, ArithmeticError, RecursionError, MemoryError),
+)
 
 Words = tuple[str | bytes | int, ...]
 

@@ -207,6 +207,8 @@ ILL_WILL = {
     "deep": b"*1\r\n" * 100_000,
     "long": b"$99999999999\r\n" + b"x" * 100_000,
     "negative": b"$-7\r\n*-3\r\n",
+    "empty push": HELLO + b"+OK\r\n>0\r\n",
+    "beyond counting": HELLO + b"+OK\r\n$" + b"9" * 40 + b"\r\n",
     "many": b"*999999999\r\n",
     "words": b":many\r\n",
     "unhashable": b"%1\r\n*1\r\n:1\r\n:2\r\n",
