@@ -19,6 +19,9 @@ from keyrotd.core.stek import Stek
 from keyrotd.core.succession import Succession, sealing_at, starts_at, succession
 from keyrotd.core.window import Key, Window, usefulness
 
+#: More keys than any server's few slots, and than a node seals with while tickets of the first live.
+MAX_SEALED = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
@@ -28,6 +31,7 @@ class Held:
     `confirmed_at`: since when, as a beat said, every live node has read this very window back. `spread`: so its `next`
     is in everywhere, also if this window is the mended form of the one that was confirmed. `succession` is there since
     the instant from which somebody may have gone on without a leader, `stood_in` since this node seals with `next`.
+    `sealed` names what this node has sealed with, the latest first: what a server with few slots keeps.
     """
 
     window: Window
@@ -36,26 +40,32 @@ class Held:
     spread: bool = False
     stood_in: bool = False
     succession: Succession | None = None
+    sealed: tuple[bytes, ...] = ()
 
     @property
     def confirmed(self) -> bool:
         return self.confirmed_at is not None
 
     def heard(self, confirmed_at: int) -> "Held":
-        """Return this, confirmed."""
-        return replace(self, confirmed_at=confirmed_at, spread=True)
+        """Return this, confirmed. Who went on before stays on its line: to change lines is one more key that sealed."""
+        spread = self.spread or confirmed_at < self.window.seals_until
+        return replace(self, confirmed_at=confirmed_at, spread=spread)
 
     def on(self, now_at: int, *, silent: bool) -> "Held":
         """Go on to this instant: alone, if it must be (`silent`: no leader was heard lately), and never back."""
         window = self.window
         # Whoever had not read this window when the one before it ended, went on then.
-        missed_at = window.current.steps_at - window.eps_ms
+        missed_at = window.current.steps_at - _ahead_ms(window)
         missed = now_at >= missed_at and (self.confirmed_at is None or self.confirmed_at > missed_at)
         line = self.succession
-        if line is None and (silent or missed or now_at >= window.seals_until - window.eps_ms):
+        if line is None and (silent or missed or now_at >= window.seals_until - _ahead_ms(window)):
             line = succession(window)
         stands_in = silent and self.spread and window.stands_in_at <= now_at < window.seals_until
-        return replace(self, succession=line, stood_in=self.stood_in or stands_in)
+        gone = replace(self, succession=line, stood_in=self.stood_in or stands_in)
+        key = _sealing(gone, now_at)
+        if key is None or self.sealed[:1] == (key.name,):
+            return gone
+        return replace(gone, sealed=(key.name, *(name for name in self.sealed if name != key.name))[:MAX_SEALED])
 
     def at(self, now_at: int) -> "Held":
         """Forget every seed that may no longer open; a ring buffer may keep it until its window is confirmed."""
@@ -65,6 +75,11 @@ class Held:
             strays=tuple(key for key in self.strays if key.open_at(now_at)),
             succession=None if self.succession is None else self.succession.at(now_at),
         )
+
+
+def _ahead_ms(window: Window) -> int:
+    """How long before anybody may seal with a follower it is opened: time for clocks, and for a server that refuses."""
+    return window.eps_ms + window.current.step_ms // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +122,7 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
         for key in ours
         if key.stek is not None and key.open_at(now_at) and key.born >= seen.barrier and key.name not in names
     }
-    adopted = Held(window=seen, strays=tuple(strays.values()))
+    adopted = Held(window=seen, strays=tuple(strays.values()), sealed=held.sealed)
     if (seen.current.name, seen.next.name) == (held.window.current.name, held.window.next.name):
         # Mended: the same keys, so the same way on.
         adopted = replace(adopted, spread=held.spread, stood_in=held.stood_in, succession=held.succession)
@@ -164,12 +179,18 @@ def _sealing(held: Held, now_at: int) -> Key | None:
     """Return the shared key that seals now, None if none may."""
     window = held.window
     if _unspread(held, now_at):
-        return next((key for key in (*held.strays, *window.previous) if sealing_at(key, now_at)), None)
+        may = [key for key in (*held.strays, *window.previous) if sealing_at(key, now_at)]
+        return min(may, key=lambda key: _since(held, key), default=None)
     if now_at < window.seals_until:
         return window.next if held.stood_in else window.current
     if now_at >= window.seals_until + window.max_stranded_ms:
         return None
     return next((key for key in _line(held, now_at) if sealing_at(key, now_at)), None)
+
+
+def _since(held: Held, key: Key) -> int:
+    """Return how many keys this node has sealed with since it sealed with this one; if never, more than any."""
+    return held.sealed.index(key.name) if key.name in held.sealed else len(held.sealed)
 
 
 def _unspread(held: Held, now_at: int) -> bool:
@@ -200,10 +221,10 @@ def _opening(held: Held, now_at: int) -> tuple[Key, ...]:
 def changes_at(held: Held, now_at: int) -> int | None:
     """Return the first instant after now at which `keys_at` would answer otherwise; None: only a new window matters."""
     window = held.window
-    bounds = [window.seals_until - window.eps_ms, window.seals_until]
+    bounds = [window.seals_until - _ahead_ms(window), window.seals_until]
     bounds += [key.opens_until for key in _opening(held, now_at) if key.stek is not None]
     if not held.confirmed:
-        bounds.append(window.current.steps_at - window.eps_ms)
+        bounds.append(window.current.steps_at - _ahead_ms(window))
     if _unspread(held, now_at):
         bounds.append(window.published_at + window.eps_ms)
     if held.succession is not None:
@@ -252,7 +273,7 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
     led = footing(held, now_at) is Footing.LED
     mine = line | {key.name for key in (*window.all, *held.strays)}
 
-    def useful(key: Key) -> tuple[bool, bool, int, int]:
+    def useful(key: Key) -> tuple[int, bool, bool, int, int]:
         sealed_at, opens_until = usefulness(key)
         begun_at, by_at = key.seals_from, now_at if key.name in line else window.published_at
         if key.name == window.next.name and held.stood_in:
@@ -260,6 +281,6 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
         begun = begun_at is not None and begun_at <= by_at
         # After a renewal those of its current's own line come first: the fleet went on along that one.
         akin = led and key.born == window.current.born
-        return key.name in mine, akin, min(sealed_at, now_at) if begun else -1, opens_until
+        return -_since(held, key), key.name in mine, akin, min(sealed_at, now_at) if begun else -1, opens_until
 
     return sorted(keys, key=useful, reverse=True)

@@ -50,6 +50,7 @@ than overdue_after; wall clocks of schedulers within `skew_ms` of true time and 
 loses all, or its last write of a window, once within `calm_ms`.
 """
 
+import sys
 from base64 import b64encode
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -93,7 +94,8 @@ class Claims:
         self._ever_lost = False
         self._fence = 0
         self._lost_until = 0  # T after a leader came back that did not know what nodes had gone on along
-        self._lacking: set[str] = set()  # nodes without the seeds that others went on along
+        self._newcomers: set[str] = set()  # nodes without the seeds that others went on along
+        self._followers: set[bytes] = set()
         self._sealed: dict[bytes, tuple[int, str]] = {}  # the youngest ticket of each key
         self._given: dict[bytes, tuple[int, int]] = {}  # signed
         self._bounds: dict[bytes, tuple[int, int]] = {}  # signed, or by succession
@@ -117,7 +119,9 @@ class Claims:
             self._note_key(key)
         for line in succession(window).lines:
             self._lines.setdefault(line.oldest.name, line)
-        if self._ever_lost and self._lost_on(window):
+        if None in {window.current.stek, window.next.stek}:
+            self._lost_until = sys.maxsize
+        elif self._lost_until == sys.maxsize or (self._ever_lost and self._lost_on(window)):
             self._lost_until = world.now + world.policy.ticket_lifetime_ms + self._slack_ms
         if self.newest is None or window.rank > self.newest.rank:
             self._enthrone(window)
@@ -156,6 +160,7 @@ class Claims:
             while starts_at(key) < line.ends_at and starts_at(key) <= self.world.now + 2 * key.step_ms:
                 assert key.stek is not None  # the lines of an opened window
                 self._keys.setdefault(key.name, key)
+                self._followers.add(key.name)
                 self._bind(key, key.steps_at, key.opens_until)
                 self.secret(key.stek.seed)
                 key = follower(key, line.linger_ms)
@@ -170,7 +175,7 @@ class Claims:
     def _lost_on(self, window: Window) -> bool:
         """Whether it lacks a follower that has live tickets."""
         held = {key.name for key in window.all}
-        return any(name in self._bounds and name not in self._given and name not in held for name in self._sealed)
+        return any(name in self._followers and name not in held for name in self._sealed)
 
     def store_lost(self) -> None:
         """The store went back."""
@@ -289,6 +294,8 @@ class Claims:
     def follows(self, node: "Node") -> bool:
         """Whether the node is in sync by what it has read back and by when."""
         newest, policy, now = self.newest, self.world.policy, self.world.now
+        if node.read_back is None:
+            self._newcomers.add(node.name)
         if node.read_back is None or newest is None:
             return False
         digest, at = node.read_back
@@ -306,12 +313,9 @@ class Claims:
         return reference_at - min(out_at for _, out_at in newer) <= policy.overdue_after_ms
 
     def _bereft(self, node: "Node") -> bool:
-        held = node.agent._held if node.up else None
-        if held is not None:
-            seedless = held.succession is not None and not held.succession.lines
-            late = self.world.now < self._lost_until and not held.strays
-            (self._lacking.add if seedless or late else self._lacking.discard)(node.name)
-        return node.name in self._lacking
+        if self.world.now >= self._lost_until:
+            self._newcomers.discard(node.name)
+        return node.name in self._newcomers and self.world.now < self._lost_until
 
     def _lives(self, node: "Node") -> bool:
         if node.up and node.agent._held is None:
