@@ -111,7 +111,7 @@ def play(examples: int, steps: int) -> None:
 
 
 def test_whoever_owns_the_store_gains_nothing() -> None:
-    play(examples=15, steps=12)
+    play(examples=12, steps=12)
 
 
 @pytest.mark.long
