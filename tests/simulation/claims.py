@@ -17,9 +17,9 @@ youngest ticket of each key on every node after every step is all tickets of eve
 - Its agent lives: within node_ttl of now a tick ran to its end, and it holds a window. The clock of the agent's life
   does not stand while the store is away. What the server of a dead agent goes on sealing after `seals_until` is outside
   G1, as it is outside G3.
-- A node that came to a stranded fleet after the store and every scheduler had lost a seed that it went on along, and
-  the nodes had forgotten that seed too, is not in sync until T after a leader came back: what was sealed before then,
-  only those who went on can open.
+- A node that came without a cache to a stranded fleet, after the store had lost a seed that it went on along and the
+  nodes had forgotten that seed, is not in sync until T after a leader came back: what was sealed before then, only who
+  went on can open.
 - A server without a key file that was restarted is not in sync until its keys were read back again; one with a file is.
 - Between the publish of a revocation and its installation a node is not in sync: what it seals is burnt by intent.
   That holds for a revocation done again because the store lost it.
@@ -294,8 +294,8 @@ class Claims:
     def follows(self, node: "Node") -> bool:
         """Whether the node is in sync by what it has read back and by when."""
         newest, policy, now = self.newest, self.world.policy, self.world.now
-        if node.read_back is None:
-            self._newcomers.add(node.name)
+        if node.read_back is None or not (node.runtime.files if not node.up else node.agent._held):
+            self._newcomers.add(node.name)  # its cache is gone
         if node.read_back is None or newest is None:
             return False
         digest, at = node.read_back
@@ -313,6 +313,10 @@ class Claims:
         return reference_at - min(out_at for _, out_at in newer) <= policy.overdue_after_ms
 
     def _bereft(self, node: "Node") -> bool:
+        stored, newest = self.world.store.ring("edge").window, self.newest
+        lost = newest is not None and (stored is None or stored.digest != newest.digest)
+        if lost and newest is not None and self.world.now >= newest.seals_until - self._slack_ms:
+            self._lost_until = sys.maxsize
         if self.world.now >= self._lost_until:
             self._newcomers.discard(node.name)
         return node.name in self._newcomers and self.world.now < self._lost_until
