@@ -1,6 +1,7 @@
 """Each scenario breaks one thing as it breaks in the field, some at the worst instant, and waits for the healing."""
 
 import os
+import random
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keyrotd.testing.fleet import RING, Pace
+from tests.faults.suite.recorder import Recorder
 from tests.faults.suite.scene import BRISK, PACE, Scene
 from tests.faults.suite.stands import Alone, Clustered, Watched, alone, clustered, watched
 from tests.scenes import now_at
@@ -159,6 +161,25 @@ def slot_moved_under_load(scene: Scene[Clustered]) -> None:
         scene.rotate()
 
 
+def owner_replays(scene: Scene[Alone]) -> None:
+    """The owner of the store puts back whatever any key of it ever held, at random, for two periods."""
+    recorder = Recorder(scene.stand, random.Random())
+    with scene.traffic(), recorder.recording(), scene.stand.redis as redis:
+        for _ in range(2):
+            scene.rotate()
+        until = now_at() + 2 * scene.policy.rotation_interval_ms
+        while now_at() < until:
+            recorder.replay(redis)
+            scene.meanwhile(recorder.rand.randrange(2 * _REPLAY_EVERY_MS))
+        scene.heal(now_at())
+        scene.rotate()
+    scene.remarks.append(f"replayed {recorder.replayed} values of {len(recorder.seen)} keys")
+
+
+#: On average: several times in every tick and poll.
+_REPLAY_EVERY_MS = 50
+
+
 def fleet_rebooted(scene: Scene[Alone]) -> None:
     """Power fails everywhere: only disks remain. Tickets are lost with the last of their keys, and no later one is."""
     with scene.traffic():
@@ -188,6 +209,16 @@ def schedulers_dead(scene: Scene[Alone]) -> None:
         scene.fleet.kill_schedulers()
         scene.meanwhile(_PERIODS * scene.policy.rotation_interval_ms)
         scene.strike(scene.fleet.start_schedulers)
+        scene.rotate()
+
+
+def store_dead(scene: Scene[Alone]) -> None:
+    """The store is dead for five periods, then starts empty."""
+    with scene.traffic():
+        scene.rotate()
+        scene.stand.die()  # at once: perhaps nobody has heard yet that everyone has the window
+        scene.meanwhile(_PERIODS * scene.policy.rotation_interval_ms)
+        scene.strike(scene.stand.start)
         scene.rotate()
 
 
@@ -221,7 +252,9 @@ SCENARIOS = {
         Scenario(two_leaders, alone),
         Scenario(agent_killed_at_every_step, alone),
         Scenario(slot_moved_under_load, clustered),
+        Scenario(owner_replays, alone),
         Scenario(fleet_rebooted, alone),
         Scenario(schedulers_dead, alone, BRISK),
+        Scenario(store_dead, alone, BRISK),
     )
 }
