@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, NodeState, Report, Request
-from keyrotd.core.policy import Policy
+from keyrotd.core.policy import DRIFT_DIVISOR, Policy
 from keyrotd.core.window import MAX_KEYS, Key, Window, settled, usefulness
 
 #: A compromised node may lie about its floor; nobody believes a jump over this.
@@ -194,7 +194,8 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     stepped_at = now_at - (now_at - root.steps_at) % step_ms
     # Until all have taken the step, whatever their clocks, the follower that is to be `current` is not open everywhere;
     # until max_seal_age before the end of that one's own step, it could seal for longer than it may.
-    ready_at = max(stepped_at + window.eps_ms, stepped_at + 2 * step_ms - policy.max_seal_age_ms)
+    drift_ms = (now_at - window.seals_until) // DRIFT_DIVISOR
+    ready_at = max(stepped_at + window.eps_ms + drift_ms, stepped_at + 2 * step_ms - policy.max_seal_age_ms)
     slots = fewest_slots(view.nodes, policy, now_at)
     if slots is not None:
         # Where there are few slots the renewal drops a follower, whose tickets are given the time to end.

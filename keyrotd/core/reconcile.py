@@ -200,8 +200,13 @@ def _unspread(held: Held, now_at: int) -> bool:
     A revocation does not wait, and the first window of a ring has nobody to wait for.
     """
     window, key = held.window, held.window.current
-    sprung = key.made_at == window.published_at and key.born != window.barrier and window.ancestors
-    return bool(sprung) and not held.confirmed and now_at < window.published_at + window.eps_ms
+    sprung = key.made_at == key.seals_from and key.born != window.barrier and bool(window.ancestors)
+    heard = held.confirmed or held.spread or key.name in held.sealed
+    return sprung and not heard and now_at < _spread_at(window)
+
+
+def _spread_at(window: Window) -> int:
+    return (window.current.seals_from or window.published_at) + _ahead_ms(window)
 
 
 def _line(held: Held, now_at: int) -> tuple[Key, ...]:
@@ -221,12 +226,13 @@ def _opening(held: Held, now_at: int) -> tuple[Key, ...]:
 def changes_at(held: Held, now_at: int) -> int | None:
     """Return the first instant after now at which `keys_at` would answer otherwise; None: only a new window matters."""
     window = held.window
-    bounds = [window.seals_until - _ahead_ms(window), window.seals_until]
+    ends_at = window.seals_until + window.max_stranded_ms
+    bounds = [window.seals_until - _ahead_ms(window), window.seals_until, ends_at]
     bounds += [key.opens_until for key in _opening(held, now_at) if key.stek is not None]
     if not held.confirmed:
         bounds.append(window.current.steps_at - _ahead_ms(window))
     if _unspread(held, now_at):
-        bounds.append(window.published_at + window.eps_ms)
+        bounds.append(_spread_at(window))
     if held.succession is not None:
         bounds += [window.stands_in_at, *(starts_at(key) for key in held.succession.open_at(now_at))]
     return min((until for until in bounds if until > now_at), default=None)

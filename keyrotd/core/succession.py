@@ -12,6 +12,7 @@ window's own bound for that key has passed.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from keyrotd.core.policy import DRIFT_DIVISOR
 from keyrotd.core.stek import Stek
 from keyrotd.core.window import MAX_KEYS, Key, Terms, Window, kept, made, promoted, successor
 
@@ -34,6 +35,12 @@ def follower(key: Key, linger_ms: int) -> Key:
     )
 
 
+def after(link: Key) -> Key:
+    """Return the follower of a follower: its tickets are given more time, as clocks part while nobody sets them."""
+    assert link.seals_until is not None  # a follower always says until when
+    return follower(link, link.opens_until - link.seals_until + link.step_ms // DRIFT_DIVISOR)
+
+
 def starts_at(link: Key) -> int:
     assert link.seals_from is not None  # a follower always says when
     return link.seals_from
@@ -45,18 +52,17 @@ def sealing_at(link: Key, now_at: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The followers of the key named `root`, from the oldest that may still open; none seals from `ends_at` on."""
+    """The followers of the key named `root`, from the oldest that may still open; none that begins at `ends_at`."""
 
     root: bytes
     oldest: Key
-    linger_ms: int
     ends_at: int
 
     def at(self, now_at: int) -> "Line":
         """Forget what may no longer open, and what too many have followed."""
         key = self.oldest
         while starts_at(key) < self.ends_at and not self._needed(key, now_at):
-            key = follower(key, self.linger_ms)
+            key = after(key)
         return replace(self, oldest=key)
 
     def open_at(self, now_at: int) -> tuple[Key, ...]:
@@ -70,7 +76,7 @@ class Line:
         key = self.at(now_at).oldest
         while starts_at(key) < self.ends_at and starts_at(key) <= now_at + key.step_ms:
             yield key
-            key = follower(key, self.linger_ms)
+            key = after(key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +110,9 @@ class Succession:
 
 def succession(window: Window, known: tuple[Line, ...] = ()) -> Succession:
     """Return what follows the keys of `window`; `known` are lines of the window before, for seeds forgotten since."""
-    newest = next((key for key in window.previous if key.seals_until is not None), None)
+    sealed = [key for key in window.previous if key.seals_until is not None]
+    # The former current is the one at whose end this window's current was to be followed; a renewal has none.
+    newest = next((key for key in sealed if key.seals_until == window.current.steps_at), next(iter(sealed), None))
     return Succession(
         current=_line(window, window.current, known),
         next=_line(window, window.next, known),
@@ -115,9 +123,10 @@ def succession(window: Window, known: tuple[Line, ...] = ()) -> Succession:
 def _line(window: Window, key: Key, known: tuple[Line, ...]) -> Line | None:
     if key.stek is None:
         return next((line for line in known if line.root == key.name), None)
-    linger_ms = window.ticket_lifetime_ms + window.eps_ms
-    ends_at = window.seals_until + window.max_stranded_ms
-    return Line(root=key.name, oldest=follower(key, linger_ms), linger_ms=linger_ms, ends_at=ends_at)
+    # Whoever holds the window after this one goes on for longer, by what one window may last: that is opened, too.
+    lasts_ms = window.seals_until - window.published_at
+    ends_at = window.seals_until + window.max_stranded_ms + lasts_ms + key.step_ms
+    return Line(root=key.name, oldest=follower(key, window.ticket_lifetime_ms + window.eps_ms), ends_at=ends_at)
 
 
 def carried(made: Window, window: Window, *, settled_at: int | None, now_at: int, terms: Terms) -> Window:
@@ -152,9 +161,10 @@ def renew(
     all have it (see core/reconcile).
     """
     lines = succession(window)
-    line = None if root is None else lines.next if root.name == window.next.name else lines.current
+    preferred = lines.next if root is not None and root.name == window.next.name else lines.current
+    line = None if root is None else preferred or lines.next or lines.current
     followers = () if line is None else line.open_at(now_at)
-    heir = followers[-1] if followers else None
+    heir = followers[-1] if followers and starts_at(followers[-1]) > now_at else None
     epoch = window.epoch + 1
     seals_until = max(terms.seals_until, 0 if heir is None else heir.steps_at)
     terms = replace(terms, seals_until=seals_until)

@@ -218,7 +218,12 @@ def rotate(window: Window, *, fresh: Stek, fence: int, now_at: int, terms: Terms
     bound is ever raised. `next` may have been sealing at stranded nodes since `stands_in_at`: that counts.
     """
     older = settled(window, settled_at=settled_at, eps_ms=terms.eps_ms)
-    seals_until = min(terms.seals_until, window.stands_in_at + terms.max_seal_age_ms)
+    seals_until = min(
+        terms.seals_until,
+        window.stands_in_at + terms.max_seal_age_ms,
+        # A policy that was lengthened comes into force one key later: so long do those who hold `window` open it.
+        window.next.opens_until - window.ticket_lifetime_ms - window.eps_ms,
+    )
     return replace(
         successor(window, fence=fence, now_at=now_at, terms=terms),
         current=promoted(window.next, now_at, replace(terms, seals_until=seals_until)),
@@ -273,7 +278,9 @@ def made(stek: Stek, epoch: int, now_at: int, terms: Terms) -> Key:
 def promoted(key: Key, now_at: int, terms: Terms) -> Key:
     """`key` as `current`."""
     opens_until = terms.seals_until + terms.ticket_lifetime_ms + terms.eps_ms
-    return replace(key, seals_from=now_at, seals_until=terms.seals_until, opens_until=opens_until)
+    # Its follower seals at once when it no longer may, also where a policy was shortened since it was made.
+    steps_at = min(key.steps_at, terms.seals_until)
+    return replace(key, seals_from=now_at, seals_until=terms.seals_until, opens_until=opens_until, steps_at=steps_at)
 
 
 def settled(window: Window, *, settled_at: int | None, eps_ms: int) -> tuple[Key, ...]:
@@ -292,7 +299,11 @@ def _lowered(key: Key, settled_at: int, after_ms: int) -> Key:
 
 
 def kept(keys: Iterable[Key], now_at: int, terms: Terms) -> tuple[Key, ...]:
-    still_open = sorted((key for key in keys if key.open_at(now_at)), key=usefulness, reverse=True)
+    def useful(key: Key) -> tuple[int, int]:
+        sealed_at, opens_until = usefulness(key)
+        return -1 if key.seals_from is not None and key.seals_from > now_at else sealed_at, opens_until
+
+    still_open = sorted((key for key in keys if key.open_at(now_at)), key=useful, reverse=True)
     limit = MAX_KEYS - 2 if terms.previous_keys is None else min(terms.previous_keys, MAX_KEYS - 2)
     return tuple(still_open[:limit])
 

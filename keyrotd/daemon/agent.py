@@ -156,6 +156,7 @@ class RingAgent:
             self._trusted = self.trust
             self._stood = ""
             self._judged.clear()
+            self._cache_owed = True  # sealed with a KEK that may not be here for long
 
     def _poll(self) -> Poll | None:
         report = self._report()
@@ -501,6 +502,11 @@ class RingAgent:
         """Return the digest of the window that every server was seen to hold, if it is the one held now."""
         if self._held is None or self._orders is None or self._ordered != self._held.window.digest or not self._spoken:
             return None
+        now_at = self._fleet.now()
+        if now_at != self._ordered_at and names(keys_at(self._held, self._own, now_at or 0)) != names(
+            self._orders.keys
+        ):
+            return None  # by a wall clock that is ahead, while this node does not know how old its beats are
         for server in self._world.servers:
             tended = self._tended.get(server.driver.name)
             if tended is None or tended.report.state is not ServerState.IN_STEP:
@@ -533,6 +539,7 @@ class RingAgent:
             confirmed_at=self._held.confirmed_at,
             spread=self._held.spread,
             stood_in=self._held.stood_in,
+            sealed=self._held.sealed,
             heard=heard,
         )
         self._cache_owed = not self._written(self._world.runtime, self._cache_name, cache.encode())
@@ -578,14 +585,17 @@ class RingAgent:
     def _awake(self, cache: Cache) -> None:
         now_at = self._fleet.now()
         assert now_at is not None  # whoever calls knows the time
-        trust, ring = self.trust, self.settings.ring
-        try:
-            opened = [open_window(w, verifiers=trust.verifiers, keks=trust.keks, ring=ring) for w in cache.windows]
-            links = open_links(cache.links, ring=ring, keks=trust.keks) if cache.links else Links(None, ())
-        except CorruptWindow as corrupt:
-            self._refused("cache", corrupt.reason, str(corrupt), corrupt.hint)
-            return
-        window, older = opened[0], opened[1:]
+        ring = self.settings.ring
+        opened: dict[bytes, Window] = {}
+        for data in cache.windows:
+            try:
+                opened[data] = self._opened(data)
+            except CorruptWindow as corrupt:
+                self._refused("cache", corrupt.reason, str(corrupt), corrupt.hint)
+                if data == cache.windows[0]:
+                    return
+        window, *older = opened.values()
+        links = self._opened_links(cache.links)
         if window.barrier < self._remembered.memory.barrier:
             self._refused("cache", "below barrier", f"ring {ring}: the cache holds revoked keys", None)
             return
@@ -597,12 +607,21 @@ class RingAgent:
             confirmed_at=cache.confirmed_at,
             spread=cache.spread,
             stood_in=cache.stood_in,
+            sealed=cache.sealed,
             succession=links.succession,
         )
         self._held = held.on(now_at, silent=False).at(now_at)
-        self._sources = {each.digest: data for each, data in zip(opened, cache.windows, strict=True)}
+        self._sources = {each.digest: data for data, each in opened.items()}
         self._stood = window.digest
         self._world.telemetry.event("cache.restored", ring=ring, epoch=window.epoch, digest=window.digest)
+
+    def _opened_links(self, data: bytes) -> Links:
+        """What cannot be opened any more costs a few tickets, and not the window beside it."""
+        try:
+            return open_links(data, ring=self.settings.ring, keks=self.trust.keks) if data else Links(None, ())
+        except CorruptWindow as corrupt:
+            self._refused("cache", corrupt.reason, str(corrupt), corrupt.hint)
+            return Links(None, ())
 
     def _store_failed(self, away: StoreUnavailable) -> None:
         self._failures += 1

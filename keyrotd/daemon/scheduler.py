@@ -224,6 +224,8 @@ class RingScheduler:
         beat = self._beat(desk)
         if beat is not None:
             self._fleet.hear(beat.signed_at)
+            if self._past is not None and beat.epoch > self._past.epoch:
+                self._past = None  # the fleet has a newer one: what this one knew is to be forgotten
 
     def _stand_aside(self, why: str) -> None:
         """Whoever cannot sign must not keep the lease from those who can: let it go, and come back a lease later."""

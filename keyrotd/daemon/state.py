@@ -111,6 +111,7 @@ class Cache:
     confirmed_at: int | None
     spread: bool
     stood_in: bool
+    sealed: tuple[bytes, ...]
     heard: Heard
 
     def encode(self) -> bytes:
@@ -124,13 +125,14 @@ class Cache:
                 line("confirmed_at", lines.or_dash(self.confirmed_at)),
                 line("spread", "yes" if self.spread else "no"),
                 line("stood_in", "yes" if self.stood_in else "no"),
+                line("sealed", *([name.hex() for name in self.sealed] or "-")),
                 line("sizes", len(self.links), *(len(window) for window in self.windows)),
             )
         )
         return head.encode() + self.links + b"".join(self.windows)
 
 
-_CACHE_HEAD_LINES = 9
+_CACHE_HEAD_LINES = 10
 
 
 def decode_cache(data: bytes) -> Cache:
@@ -144,6 +146,7 @@ def decode_cache(data: bytes) -> Cache:
     fleet_at, moved = body.take("fleet_at", lines.number), body.take("moved", lines.yes_or_no)
     confirmed_at = body.take("confirmed_at", lines.maybe(lines.number))
     spread, stood_in = body.take("spread", lines.yes_or_no), body.take("stood_in", lines.yes_or_no)
+    sealed = body.take("sealed", lines.maybe(_names)) or ()
     sizes = body.take("sizes", lambda words: tuple(lines.number(word) for word in words.split(" ")))
     if sum(sizes) != len(rest):
         lines.refuse("cache: its windows have not the sizes that it states")
@@ -157,8 +160,13 @@ def decode_cache(data: bytes) -> Cache:
         confirmed_at=confirmed_at,
         spread=spread,
         stood_in=stood_in,
+        sealed=sealed,
         heard=Heard(fleet_at, boot_ms, boot_id, moved),
     )
+
+
+def _names(rest: str) -> tuple[bytes, ...]:
+    return tuple(bytes.fromhex(lines.key_name(word)) for word in rest.split(" "))
 
 
 #: The hint for a memory that is lost.

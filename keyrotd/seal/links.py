@@ -4,7 +4,7 @@ What an agent keeps of a succession, sealed for itself alone: no signature cover
     keyrotd links v1
     ring NAME
     kek ID                                        which KEK seals the seeds
-    ROLE KEY... ROOT LINGER_MS ENDS_AT BASE64     the oldest follower of a line: next, current or previous
+    ROLE KEY... ROOT ENDS_AT BASE64               the oldest follower of a line: next, current or previous
     stray KEY... BASE64                           a follower that an older window left
 
 KEY is a key's line as in a window's header, BASE64 nonce, ciphertext and tag of AES-256-GCM over the seed, with the
@@ -40,10 +40,7 @@ class Links:
 
 def seal_links(links: Links, *, ring: str, keks: Keks, rand: Rand) -> bytes:
     kek = keks[0]
-    rows = [
-        f"{role} {key_words(line.oldest)} {line.root.hex()} {line.linger_ms} {line.ends_at}"
-        for role, line in _lines(links)
-    ]
+    rows = [f"{role} {key_words(line.oldest)} {line.root.hex()} {line.ends_at}" for role, line in _lines(links)]
     keys = [line.oldest for _, line in _lines(links)]
     rows += [f"stray {key_words(key)}" for key in links.strays]
     head = "keyrotd links v1\n" + lines.line("ring", ring) + lines.line("kek", kek.id)
@@ -86,11 +83,10 @@ def _lines(links: Links) -> list[tuple[str, Line]]:
 def _line(role: str, ring: str, kek: Kek) -> Callable[[str], Line]:
     def parse(rest: str) -> Line:
         words, sealed = rest.rsplit(" ", 1)
-        key, root, linger_ms, ends_at = words.rsplit(" ", 3)
+        key, root, ends_at = words.rsplit(" ", 2)
         return Line(
             root=bytes.fromhex(lines.key_name(root)),
             oldest=_opened(key_of(key), f"{role} {words}", sealed, ring, kek),
-            linger_ms=lines.number(linger_ms),
             ends_at=lines.number(ends_at),
         )
 

@@ -264,6 +264,7 @@ _CACHE = Cache(
     confirmed_at=1_780_000_000_000,
     spread=True,
     stood_in=False,
+    sealed=(),
     heard=Heard(1_780_000_000_000, 5_000, "boot-1", True),
 ).encode()
 _MEMORY = Remembered(memory=NO_MEMORY.after(_WINDOW), fence=7, signed_at=1_780_000_000_000, life=9).encode()

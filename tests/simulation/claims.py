@@ -56,7 +56,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from keyrotd.core.reconcile import Held
-from keyrotd.core.succession import Line, follower, starts_at, succession
+from keyrotd.core.succession import Line, after, starts_at, succession
 from keyrotd.core.window import Key, Window
 from keyrotd.daemon.state import recall
 from keyrotd.seal.window import open_window
@@ -163,7 +163,7 @@ class Claims:
                 self._followers.add(key.name)
                 self._bind(key, key.steps_at, key.opens_until)
                 self.secret(key.stek.seed)
-                key = follower(key, line.linger_ms)
+                key = after(key)
             self._lines[first] = replace(line, oldest=key)
 
     def _burn(self, window: Window) -> None:

@@ -55,7 +55,7 @@ def fleet(seed: int) -> Fleet:
     world.claims.skew_ms = skew_ms = 2 * world.policy.tick_interval_ms
     for machine in world.machines:
         machine.clock.skew_ms = rng.randint(-skew_ms // 2, skew_ms // 2)
-        machine.clock.rate_ppm = rng.randint(-200, 200)
+        machine.clock.rate_ppm = rng.randint(-500, 500)
         machine.miss = rng.choice((0.0, 0.0, 0.02, 0.15))
     world.wakes_lost = rng.choice((0.0, 0.3, 1.0))
     return world
