@@ -9,7 +9,7 @@ _COMMON = (
     "+ping +hello +auth +client|setname +asking +getrange +hget +hstrlen +hlen +hkeys +hset +subscribe +unsubscribe"
 )
 # What the scripts that only read do.
-_SCRIPTS = "+evalsha_ro +eval_ro +type +get +strlen +hrandfield +pttl"
+_SCRIPTS = "+evalsha_ro +eval_ro +type +get +strlen +hrandfield +pttl +memory|usage"
 
 # No script, which may be without end, no deletion of what other nodes said, and nothing that answers at any length.
 _AGENT = _COMMON

@@ -26,6 +26,13 @@ OFFERS: Final = 64
 #: What is read of them at a time: twice as many bytes as so many of the largest honest windows take.
 OFFERS_BYTES: Final = 1_048_576
 REQUESTS: Final = 256
+#: Whoever asks for names gets them whole, and nothing bounds the length of one: so first it is asked what a hash takes
+#: in memory, and of one that takes more than twice what is fair no name is read.
+REPORTS_HELD_BYTES: Final = 2 * REPORTS_BYTES
+OFFERS_HELD_BYTES: Final = 2 * OFFERS_BYTES
+REQUESTS_HELD_BYTES: Final = 2 * REQUESTS * REQUEST_BYTES
+#: Of more fields than these the store guesses what the others take; a few long names among them are as hard to meet.
+MEASURED: Final = REPORTS
 HISTORY: Final = 1_000
 
 #: A lease that claims to run longer was not written by a scheduler, and would lock them all out.

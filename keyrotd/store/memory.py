@@ -130,7 +130,7 @@ class MemoryStore:
                 window=_news(ring, known_digest),
                 beat=ring.beat,
                 requests=dict(islice(ring.requests.items(), limits.REQUESTS)),
-                offers=tuple(sorted(islice(ring.offers, limits.OFFERS))),
+                offers=_some_offers(ring),
                 offer_count=len(ring.offers),
                 report_count=len(ring.reports),
                 store_at=now,
@@ -278,6 +278,14 @@ def _within(values: dict[str, bytes], names: Iterable[str], most: int, most_byte
             found[name] = values[name]
             most_bytes -= len(values[name])
     return found
+
+
+def _some_offers(ring: Ring) -> tuple[str, ...]:
+    """Return digests of as many as may be read, and of none where so many take more than is fair."""
+    held = sum(len(digest) + len(window) for digest, window in ring.offers.items())
+    if held * min(1, limits.OFFERS / max(1, len(ring.offers))) > limits.OFFERS_HELD_BYTES:
+        return ()
+    return tuple(sorted(islice(ring.offers, limits.OFFERS)))
 
 
 def _only(values: dict[str, bytes], keep: Iterable[str]) -> dict[str, bytes]:

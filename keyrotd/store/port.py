@@ -115,6 +115,8 @@ class Store(Protocol):
       When there are too many, whoever polls is told of none; small ones are read before large ones.
     - `request`, `settle`: what operators ask for, by id, until settled. A request wakes the leader. When there are too
       many to be read at once, `lead` reads some and drops the others.
+    - Where offers, requests or the reports of nodes that the caller does not know take far more memory than fair ones
+      would, with their names, they count as absent; `lead` drops such requests.
     - `record`, `history`: events, newest first; the oldest fall off the end.
     - `look` and `window` read for people; `wake` shortens everybody's wait.
     """

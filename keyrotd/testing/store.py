@@ -307,6 +307,21 @@ def too_many_offers_are_told_to_no_node_until_they_are_pruned(make: Make) -> Non
     assert _lead(store, "a").offer_count == 0
 
 
+def offers_that_take_too_much_are_told_to_nobody_and_read_by_digest(make: Make) -> None:
+    store = make("edge")
+    large = b"x" * limits.WINDOW_BYTES
+    count = limits.OFFERS_HELD_BYTES // len(large) + 1
+    for number in range(count):
+        store.offer(digest=f"d{number:03}", window=large)
+
+    desk = _lead(store, "a")
+
+    assert (desk.offers, desk.offer_count) == ((), count)
+    assert store.offers(["d001"]) == {"d001": large}
+    store.prune_offers(keep=["d001"])
+    assert _lead(store, "a").offers == ("d001",)
+
+
 def more_reports_than_can_be_read_hide_no_node_that_is_known(make: Make) -> None:
     store = make("edge")
     large = b"x" * (limits.REPORT_BYTES // 2)
@@ -440,6 +455,7 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     a_node_has_one_report_until_it_is_forgotten,
     an_offer_is_read_by_digest_until_withdrawn,
     too_many_offers_are_told_to_no_node_until_they_are_pruned,
+    offers_that_take_too_much_are_told_to_nobody_and_read_by_digest,
     more_reports_than_can_be_read_hide_no_node_that_is_known,
     a_request_stays_until_it_is_settled,
     of_too_many_requests_some_are_read_and_stay,

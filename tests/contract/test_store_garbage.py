@@ -219,6 +219,27 @@ def test_a_flood_of_requests_is_cut_down_by_the_next_leading(scene: Scene) -> No
     assert {name.decode() for name in scene.redis.hkeys(scene.key("requests"))} == desk.requests.keys()
 
 
+def test_names_that_take_too_long_to_copy_are_neither_read_nor_in_the_way(scene: Scene) -> None:
+    scene.store.report(node="edge-1", report=b"report")
+    scene.store.offer(digest="d1", window=b"one")
+    scene.redis.hset(scene.key("offers"), b"n" * (limits.OFFERS_HELD_BYTES + 1), b"x")
+    scene.redis.hset(scene.key("requests"), b"n" * (limits.REQUESTS_HELD_BYTES + 1), b"x")
+    scene.redis.hset(scene.key("reports"), b"n" * (limits.REPORTS_HELD_BYTES + 1), b"x")
+
+    scene.redis.config_resetstat()
+    desk = scene.store.lead(holder="a", ttl_ms=60_000, fence_above=0, known_digest="")
+    found = scene.store.reports(["edge-1"])
+
+    assert "cmdstat_hrandfield" not in scene.redis.info("commandstats")
+    assert (desk.offers, desk.offer_count, desk.report_count, desk.requests) == ((), 2, 2, {})
+    assert (found, scene.redis.exists(scene.key("requests"))) == ({"edge-1": b"report"}, 0)
+    assert scene.store.offers(["d1"]) == {"d1": b"one"}
+    scene.store.prune_offers(keep=["d1"])
+    scene.store.prune_reports(keep=["edge-1"])
+    assert scene.lead() == 1
+    assert scene.store.reports() == {"edge-1": b"report"}
+
+
 def test_whoever_only_stands_by_cuts_nothing_down(scene: Scene) -> None:
     scene.lead(holder="b")
     flood(scene, "requests", 1_000, b"x")

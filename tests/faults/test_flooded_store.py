@@ -96,6 +96,23 @@ def test_a_new_leader_finds_the_nodes_in_a_flood(rig: Rig) -> None:
     assert rotated.current.name == window.next.name
 
 
+@pytest.mark.parametrize("where", ["offers", "reports", "requests"])
+def test_names_of_many_megabytes_stop_no_leader(rig: Rig, where: str) -> None:
+    rig.start(nodes=1)
+    (desk,) = rig.desks
+    with rig.owner() as rogue:
+        for at in range(20):
+            rogue.hset(rig.key(where), b"%d" % at + b"n" * 10_000_000, b"x")
+
+    rig.pass_time(POLICY.node_ttl_ms)
+
+    assert desk.telemetry.value("store_errors_total", operation="lead") == 0
+    assert desk.telemetry.value("store_errors_total", operation="reports") == 0
+    assert desk.telemetry.standing() == []
+    with rig.owner() as owner:
+        assert owner.hlen(rig.key(where)) == (where == "reports")
+
+
 def offers_of(rig: Rig, value: bytes) -> Callable[[Any], None]:
     mapping = {f"{at:064x}": value for at in range(5_000)}
     return lambda rogue: rogue.hset(rig.key("offers"), mapping=mapping)

@@ -23,14 +23,22 @@ local function length(key)
   return redis.call('HLEN', key)
 end
 
--- Up to `most` names with a value of a fair size, any of them: nobody can hide the others behind a thousand of his own.
-local function names(key, most, value_most)
+-- Up to `most` fields, any of them: nobody can hide the others behind a thousand of his own. None where as many of them
+-- may take more than `held` bytes: names of tens of megabytes would be copied here for seconds.
+local function any_fields(key, most, held)
+  local count = length(key)
+  if count == 0 then return {} end
+  local bytes = redis.call('MEMORY', 'USAGE', key, 'SAMPLES', limit.measured)
+  if bytes * math.min(1, most / count) > held then return {} end
+  return redis.call('HRANDFIELD', key, most)
+end
+
+-- Those of them that are names, with a value of a fair size.
+local function names(key, most, held, value_most)
   local found = {}
-  if length(key) > 0 then
-    for _, name in ipairs(redis.call('HRANDFIELD', key, most)) do
-      local size = redis.call('HSTRLEN', key, name)
-      if is_name(name) and size > 0 and size <= value_most then found[#found + 1] = name end
-    end
+  for _, name in ipairs(any_fields(key, most, held)) do
+    local size = redis.call('HSTRLEN', key, name)
+    if is_name(name) and size > 0 and size <= value_most then found[#found + 1] = name end
   end
   return found
 end

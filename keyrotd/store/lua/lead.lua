@@ -29,7 +29,7 @@ if who == '' or who == holder then
   end
 end
 
-local ids, asked = names(requests, limit.requests, limit.request), {}
+local ids, asked = names(requests, limit.requests, limit.requests_held, limit.request), {}
 for _, id in ipairs(ids) do
   asked[#asked + 1] = id
   asked[#asked + 1] = redis.call('HGET', requests, id)
@@ -40,5 +40,6 @@ if led > 0 and length(requests) > #ids then keep_only(requests, ids) end
 local time = redis.call('TIME')
 return {
   led, who, remaining, digest, news(window, digest, known), text(beat, limit.beat),
-  asked, names(offers, limit.offers, limit.window), length(offers), length(reports), time[1] * 1000 + math.floor(time[2] / 1000),
+  asked, names(offers, limit.offers, limit.offers_held, limit.window), length(offers), length(reports),
+  time[1] * 1000 + math.floor(time[2] / 1000),
 }

@@ -18,7 +18,7 @@ end
 
 local room = length(key) > limit.reports and limit.strangers or limit.reports
 local strangers = {}
-for _, name in ipairs(redis.call('HRANDFIELD', key, room)) do
+for _, name in ipairs(any_fields(key, room, limit.reports_held)) do
   if is_name(name) then strangers[#strangers + 1] = {name = name, size = redis.call('HSTRLEN', key, name)} end
 end
 table.sort(strangers, function(one, other) return one.size < other.size end)
