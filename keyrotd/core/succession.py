@@ -11,6 +11,7 @@ window's own bound for that key has passed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from keyrotd.core.policy import DRIFT_DIVISOR
 from keyrotd.core.stek import Stek
@@ -85,24 +86,23 @@ class Succession:
     The lines of a window on which any node in step may seal. None for a key whose seed is not known.
 
     Nodes may hold the window before or after this one, and may or may not have heard that it was confirmed: so one
-    seals with followers of this `current`, of its `next`, or of the newest `previous`.
+    seals with followers of this `current`, of its `next`, or of what the window before held (`others`).
     """
 
     current: Line | None
     next: Line | None
-    previous: Line | None
+    others: tuple[Line, ...]
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        return tuple(line for line in (self.next, self.current, self.previous) if line is not None)
+        return tuple(line for line in (self.next, self.current, *self.others) if line is not None)
 
     def at(self, now_at: int) -> "Succession":
-        faded = {name: None if line is None else line.at(now_at) for name, line in self.by_role}
-        return Succession(**faded)
-
-    @property
-    def by_role(self) -> tuple[tuple[str, Line | None], ...]:
-        return (("current", self.current), ("next", self.next), ("previous", self.previous))
+        return Succession(
+            current=None if self.current is None else self.current.at(now_at),
+            next=None if self.next is None else self.next.at(now_at),
+            others=tuple(line.at(now_at) for line in self.others),
+        )
 
     def open_at(self, now_at: int) -> tuple[Key, ...]:
         return tuple(key for line in self.lines for key in line.open_at(now_at))
@@ -110,14 +110,21 @@ class Succession:
 
 def succession(window: Window, known: tuple[Line, ...] = ()) -> Succession:
     """Return what follows the keys of `window`; `known` are lines of the window before, for seeds forgotten since."""
-    sealed = [key for key in window.previous if key.seals_until is not None]
-    # The former current is the one at whose end this window's current was to be followed; a renewal has none.
-    newest = next((key for key in sealed if key.seals_until == window.current.steps_at), next(iter(sealed), None))
+    others = (_line(window, key, known) for key in _gone_on_along(window))
     return Succession(
         current=_line(window, window.current, known),
         next=_line(window, window.next, known),
-        previous=None if newest is None else _line(window, newest, known),
+        others=tuple(line for line in others if line is not None),
     )
+
+
+def _gone_on_along(window: Window) -> tuple[Key, ...]:
+    """Return the previous keys from which nodes that missed `window` may go on."""
+    # After a renewal: all that it took over one step ahead of the time, its current's own line apart.
+    ahead = (key for key in window.previous if key.seals_from is not None and key.seals_from > window.published_at)
+    # After a rotation: the former current, at whose end this current was to be followed.
+    former = (key for key in window.previous if key.seals_until == window.current.steps_at)
+    return tuple({key.name: key for key in (*ahead, *islice(former, 1))}.values())
 
 
 def _line(window: Window, key: Key, known: tuple[Line, ...]) -> Line | None:
@@ -142,7 +149,7 @@ def carried(made: Window, window: Window, *, settled_at: int | None, now_at: int
     names = {key.name for key in made.all}
     gone_on = {
         key.name: key
-        for line in (lines.current, lines.previous)
+        for line in (lines.current, *lines.others)
         if line is not None
         for key in line.open_at(now_at)
         if starts_at(key) <= until and key.open_at(now_at) and key.name not in names

@@ -158,10 +158,17 @@ class RingAgent:
             self._judged.clear()
             self._cache_owed = True  # sealed with a KEK that may not be here for long
 
+    @property
+    def _silent(self) -> bool:
+        """Whether no leader was heard for longer than this node ever pauses."""
+        return self._world.clock.boot_ms() - self._heard_ms > self._patience_ms
+
     def _poll(self) -> Poll | None:
         report = self._report()
+        # Where no leader is heard, what stands under a digest that is known here may be somebody's junk.
+        known = "" if self._silent else self._stood
         try:
-            found = self._world.store.poll(known_digest=self._stood, node=self.settings.node, report=report)
+            found = self._world.store.poll(known_digest=known, node=self.settings.node, report=report)
         except StoreUnavailable as away:
             self._store_failed(away)
             return None
@@ -236,7 +243,8 @@ class RingAgent:
                 self._judge_offer(digest, data)
         self._spoilt = {digest: corrupt for digest, corrupt in self._spoilt.items() if digest in found.offers}
         self._say_spoilt()
-        if found.digest not in {self._stood, "" if self._unopened is None else self._unopened.digest}:
+        judged = found.digest in {self._stood, "" if self._unopened is None else self._unopened.digest}
+        if not judged and not self._silent:
             return  # the store's window could not be judged: nobody knows yet what it lacks
         for digest, sealed in self._sources.items():
             if not self._covered(digest, found.digest) and digest not in found.offers:
@@ -247,7 +255,8 @@ class RingAgent:
         """Whether the store has this window, or one that descends from it."""
         known = (self._unopened, None if self._held is None else self._held.window)
         standing = next((window for window in known if window is not None and window.digest == stored), None)
-        return digest == stored or (standing is not None and digest in standing.ancestors)
+        stands = stored == self._stood or standing is self._unopened is not None
+        return stands and (digest == stored or (standing is not None and digest in standing.ancestors))
 
     def _judge_offer(self, digest: str, data: bytes) -> None:
         """Adopt what another node holds if it is newer; that others hold older ones is no fault of theirs."""
@@ -325,8 +334,7 @@ class RingAgent:
         now_at, latest_at = self._fleet.now(), self._fleet.latest()
         if self._held is None or now_at is None or latest_at is None:
             return
-        silent = self._world.clock.boot_ms() - self._heard_ms > self._patience_ms
-        faded = self._held.on(latest_at, silent=silent).at(now_at)
+        faded = self._held.on(latest_at, silent=self._silent).at(now_at)
         if faded == self._held and not self._cache_owed:
             return
         self._held = faded

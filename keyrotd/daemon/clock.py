@@ -126,6 +126,11 @@ class FleetTime:
         return self.heard.fleet_at + self.clock.boot_ms() - self.heard.boot_ms
 
     @property
+    def newest(self) -> int | None:
+        """The newest signed instant that was heard in this life."""
+        return None if self._last is None else self._last[0]
+
+    @property
     def moved(self) -> bool:
         return self.heard is not None and self.heard.moved
 

@@ -127,6 +127,7 @@ class RingScheduler:
         self._held_since: int | None = None
         self._written_at = 0
         self._aside_until_ms = 0
+        self._heard_ms = world.clock.boot_ms()  # when a beat was last seen to move
         self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
         self._stood = ""  # digest of the window seen last in the store
         self._apart = False  # whether it was said that clocks are
@@ -223,6 +224,8 @@ class RingScheduler:
         """Whoever stands by keeps the fleet's time, to go on with it when its turn comes."""
         beat = self._beat(desk)
         if beat is not None:
+            if beat.signed_at > (self._fleet.newest or 0):
+                self._heard_ms = self._world.clock.boot_ms()
             self._fleet.hear(beat.signed_at)
             if self._past is not None and beat.epoch > self._past.epoch:
                 self._past = None  # the fleet has a newer one: what this one knew is to be forgotten
@@ -304,12 +307,17 @@ class RingScheduler:
             window = self._opened(data)
         except CorruptWindow as corrupt:
             self._refused("window", corrupt)
-            if corrupt.reason in _FOR_OTHERS and self._window is None and not self._passed_over(desk.digest):
+            if corrupt.reason in _FOR_OTHERS and self._window is None and not self._forsaken(desk.digest):
                 # Another scheduler may well read it; to begin anew over a window that stands would cost every ticket.
                 self._stand_aside(f"the window in the store cannot be read here: {corrupt.reason}")
             return None
         self._say("window", None)
         return window
+
+    def _forsaken(self, digest: str) -> bool:
+        """Whether nobody goes by what stands there: no node holds it, or no other scheduler was heard for long."""
+        silent_ms = self._world.clock.boot_ms() - self._heard_ms
+        return silent_ms > 2 * self.policy.speak_ms or self._passed_over(digest)
 
     def _passed_over(self, digest: str) -> bool:
         """Whether nodes hold windows, and none of them this one: whoever put it there, it is not the fleet's."""
@@ -659,6 +667,7 @@ class RingScheduler:
             accepts=self.trust.accepts,
         )
         self._fleet.hear(signed_at)
+        self._heard_ms = self._world.clock.boot_ms()
         self._remember_instant(signed_at)
         if not self._world.store.beat(beat=sign_beat(beat, self.trust.signer), fence=reign.fence):
             self._abdicate("a beat was refused: another one leads, or the lease ran out")

@@ -4,7 +4,7 @@ What an agent keeps of a succession, sealed for itself alone: no signature cover
     keyrotd links v1
     ring NAME
     kek ID                                        which KEK seals the seeds
-    ROLE KEY... ROOT ENDS_AT BASE64               the oldest follower of a line: next, current or previous
+    ROLE KEY... ROOT ENDS_AT BASE64               the oldest follower of a line: next, current or other
     stray KEY... BASE64                           a follower that an older window left
 
 KEY is a key's line as in a window's header, BASE64 nonce, ciphertext and tag of AES-256-GCM over the seed, with the
@@ -60,24 +60,25 @@ def open_links(data: bytes, *, ring: str, keks: Keks) -> Links:
     kek = next((kek for kek in keks if kek.id == kek_id), None)
     if kek is None:
         raise CorruptWindow(f"links: are sealed with KEK {kek_id}, which is not at hand", reason="unknown kek")
-    found = {}
-    for role in ("next", "current", "previous"):
-        if body.next_is(role):
-            found[role] = body.take(role, _line(role, ring, kek))
+    following = body.take("next", _line("next", ring, kek)) if body.next_is("next") else None
+    standing = body.take("current", _line("current", ring, kek)) if body.next_is("current") else None
+    others = []
+    while body.next_is("other"):
+        others.append(body.take("other", _line("other", ring, kek)))
     strays = []
     while body.next_is("stray"):
         strays.append(body.take("stray", _stray(ring, kek)))
     body.end()
-    line = Succession(**{role: found.get(role) for role in ("next", "current", "previous")}) if found else None
-    return Links(succession=line, strays=tuple(strays))
+    gone_on = Succession(current=standing, next=following, others=tuple(others))
+    return Links(succession=gone_on if gone_on.lines else None, strays=tuple(strays))
 
 
 def _lines(links: Links) -> list[tuple[str, Line]]:
     if links.succession is None:
         return []
-    roles = ("next", "current", "previous")
-    found = ((role, getattr(links.succession, role)) for role in roles)
-    return [(role, line) for role, line in found if line is not None and line.oldest.stek is not None]
+    others = (("other", line) for line in links.succession.others)
+    found = (("next", links.succession.next), ("current", links.succession.current), *others)
+    return [(role, line) for role, line in found if line is not None]
 
 
 def _line(role: str, ring: str, kek: Kek) -> Callable[[str], Line]:
