@@ -10,9 +10,11 @@ from typing import Any, Generic
 import click
 
 from keyrotd import secrets
-from keyrotd.cli.desk import Desk, SystemWatch, Watch, observe, only_ring, open_desks
-from keyrotd.cli.lockout import Shown, bound_to_others, unaware_of
+from keyrotd.cli.desk import Desk, SystemWatch, only_ring, open_desks
+from keyrotd.cli.lockout import Judge, Shown, bound_to_others, look_twice, unaware_of
 from keyrotd.cli.options import CONFIG_OPTION
+from keyrotd.cli.situation import Situation
+from keyrotd.cli.words import span
 from keyrotd.config import Config, load
 from keyrotd.core.decide import listed
 from keyrotd.core.errors import ConfigError, KeyrotdError
@@ -54,7 +56,8 @@ def rekey(config_path: Path, *, kind: str, stage: str, ring: str | None, given_u
 
     Three stages, each an edit of the key files here, to be copied to the other hosts as it says: add (everyone learns
     to accept the new key), promote (it seals or signs), retire (the old one is refused). Promote and retire ask the
-    live fleet first, and refuse while a node or the leader would be locked out. Comments in the files stay.
+    live fleet first, twice and so long apart that every agent has spoken, and refuse while a node or the leader would
+    be locked out, or a node's report cannot be proven. Comments in the files stay.
     """
     if kind != "kek" and ring is not None:
         raise click.UsageError(f"--ring is for kek: every ring has the same {kind} key")
@@ -262,7 +265,8 @@ def _refuse(change: Change, done: str, key_ids: str, hindrances: Iterator[str]) 
     if found:
         raise KeyrotdError(
             f"{change.called} {key_ids} is not {done}, nothing was changed: {listed(found, 20)}",
-            hint="copy the files, reload, and try again; a node that is gone for good is named with --without NODE",
+            hint="copy the files, reload, and try again; --without NODE leaves out a node that is gone for good, or "
+            "whose report nobody can prove",
         )
 
 
@@ -277,36 +281,43 @@ class _Fleet:
     def unaware(self, key_id: str) -> Iterator[str]:
         """Who does not accept the key, with the ring where there are several."""
         nodes = self.change.own.kind is not OperatorKey  # nodes read no orders
-        watch = SystemWatch()
-        with open_desks(self.config, self.change.rings) as desks:
-            for desk in desks:
-                situation = observe(_proving(desk) if nodes else desk, watch)
-                yield from self._of(desk, unaware_of(key_id, situation, nodes=nodes, given_up=self.given_up))
+
+        def judged(desk: Desk, shown: Shown, situation: Situation) -> Iterator[str]:
+            found = unaware_of(key_id, shown, situation, nodes=nodes, given_up=self.given_up)
+            return self._of(desk, found)
+
+        return self._asked(judged)
 
     def bound(self, newest: str, old: Collection[str]) -> Iterator[str]:
         """What still needs one of the old keys."""
         if self.change.own.kind is OperatorKey:
-            yield from self.unaware(newest)
-            return
-        watch = SystemWatch()
-        with open_desks(self.config, self.change.rings) as desks:
-            for desk in desks:
-                yield from self._of(desk, self._bound(_proving(desk), old, watch))
+            return self.unaware(newest)
 
-    def _bound(self, desk: Desk, old: Collection[str], watch: Watch) -> Iterator[str]:
-        situation = observe(desk, watch)
-        shown = Shown(look=desk.store.look(), reports=desk.store.reports())
-        yield from bound_to_others(
-            shown,
-            situation,
-            verifiers=tuple(key for key in desk.verifiers if key.id not in old),
-            keks=tuple(kek for kek in desk.keks or () if kek.id not in old),
-            given_up=self.given_up,
-        )
+        def judged(desk: Desk, shown: Shown, situation: Situation) -> Iterator[str]:
+            found = bound_to_others(
+                shown,
+                situation,
+                verifiers=tuple(key for key in desk.verifiers if key.id not in old),
+                keks=tuple(kek for kek in desk.keks or () if kek.id not in old),
+                given_up=self.given_up,
+            )
+            return self._of(desk, found)
+
+        return self._asked(judged)
+
+    def _asked(self, judged: Judge) -> Iterator[str]:
+        nodes = self.change.own.kind is not OperatorKey
+        with open_desks(self.config, self.change.rings) as opened:
+            desks = [_proving(desk) if nodes else desk for desk in opened]
+            yield from look_twice(desks, SystemWatch(), judged, again=_say_again)
 
     def _of(self, desk: Desk, hindrances: Iterator[str]) -> Iterator[str]:
         several = len(self.change.rings) > 1
         return (f"ring {desk.ring}: {words}" if several else words for words in hindrances)
+
+
+def _say_again(pause_ms: int) -> None:
+    click.echo(f"nothing hinders it so far; looking again in {span(pause_ms)}, when every agent has spoken", err=True)
 
 
 def _proving(desk: Desk) -> Desk:

@@ -34,7 +34,7 @@ def desk(answer: object) -> Desk:
 
 
 def look(answer: object) -> Look:
-    digest, window, beat, leader, lease_ms, fence = _row(answer, 6)
+    digest, window, beat, leader, lease_ms, fence, report_count = _row(answer, 7)
     return Look(
         digest=_text(digest),
         window=_maybe(window, limits.WINDOW_BYTES),
@@ -42,6 +42,7 @@ def look(answer: object) -> Look:
         leader=_text(leader),
         lease_ms=_number(lease_ms),
         fence=_number(fence),
+        report_count=_number(report_count),
     )
 
 

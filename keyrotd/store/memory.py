@@ -244,6 +244,7 @@ class MemoryStore:
                 leader=lease.holder if lease is not None else "",
                 lease_ms=lease.until - now if lease is not None else 0,
                 fence=ring.fence,
+                report_count=len(ring.reports),
             )
 
     def wake(self) -> None:

@@ -72,7 +72,11 @@ class Poll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a person wants to see of a ring. `leader` '' : nobody leads. `fence` 0 : nobody ever led."""
+    """
+    What a person wants to see of a ring. `leader` '' : nobody leads. `fence` 0 : nobody ever led.
+
+    `report_count` counts all that is there, garbage included.
+    """
 
     digest: str
     window: bytes | None
@@ -80,6 +84,7 @@ class Look:
     leader: str
     lease_ms: int
     fence: int
+    report_count: int = 0
 
 
 class Store(Protocol):

@@ -171,7 +171,7 @@ class RedisStore:
         self._wire.close()
 
     def _look(self, operation: str) -> Look:
-        run = Run(scripts.LOOK, (self._window, self._beat, self._lease, self._fence))
+        run = Run(scripts.LOOK, (self._window, self._beat, self._lease, self._fence, self._reports))
         return self._ask(operation, answers.look, run)
 
     def _prune(self, operation: str, key: str, kind: str, keep: Iterable[str]) -> None:

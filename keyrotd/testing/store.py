@@ -393,7 +393,8 @@ def rings_do_not_mix(make: Make) -> None:
     _publish(edge, "d1")
     edge.report(node="edge-1", report=b"report")
 
-    assert core.look() == Look(digest="", window=None, beat=None, leader="", lease_ms=0, fence=0)
+    assert edge.look().report_count == 1
+    assert core.look() == Look(digest="", window=None, beat=None, leader="", lease_ms=0, fence=0, report_count=0)
     assert core.reports() == {}
     assert _lead(core, "b").fence == 1
 

@@ -1,14 +1,17 @@
 """A key is promoted when everyone is proven to accept it, and retired when nothing that stands needs it any more."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from keyrotd.cli.desk import Desk, observe
-from keyrotd.cli.lockout import Shown, bound_to_others, unaware_of
+from keyrotd.cli.lockout import Shown, bound_to_others, look_twice, unaware_of
+from keyrotd.cli.situation import Situation
 from keyrotd.seal.keyfiles import Kek, OperatorKey, SigningKey
+from keyrotd.store import limits
 from tests.stage import HOUR, KEK, MINUTE, OPERATOR, SIGNER, Stage
 
 NEW_KEK = Kek(hashlib.sha256(b"new kek").digest())
@@ -31,7 +34,8 @@ def desk(stage: Stage) -> Desk:
 
 
 def unaware(stage: Stage, key_id: str, *, nodes: bool = True, given_up: tuple[str, ...] = ()) -> list[str]:
-    return list(unaware_of(key_id, observe(desk(stage), stage), nodes=nodes, given_up=given_up))
+    shown = Shown(look=stage.store().look(), reports=stage.store().reports())
+    return list(unaware_of(key_id, shown, observe(desk(stage), stage), nodes=nodes, given_up=given_up))
 
 
 def bound(stage: Stage, *, given_up: tuple[str, ...] = ()) -> list[str]:
@@ -72,7 +76,7 @@ def test_a_silent_node_counts_by_its_last_word(stage: Stage) -> None:
     give(stage, "scheduler-1", verifiers=BOTH_VERIFIERS)
     give(stage, "edge-1", verifiers=BOTH_VERIFIERS)
     stage.pause(MINUTE)
-    stage.away = {"edge-1", "edge-2"}
+    stage.away = {"edge-2"}
     stage.pause(HOUR)
 
     (found,) = unaware(stage, NEW_SIGNER.id)
@@ -152,3 +156,72 @@ def test_a_live_node_that_lags_behind_is_waited_for(stage: Stage) -> None:
     stage.pause(HOUR)
 
     assert bound(stage) == ["the leader has not confirmed the window yet", "edge-1 has not read the window back"]
+
+
+def hinders(stage: Stage, *, given_up: tuple[str, ...] = ()) -> list[str]:
+    """What hinders the promotion of the new KEK, seen twice."""
+
+    def judged(_: Desk, shown: Shown, situation: Situation) -> Iterator[str]:
+        return unaware_of(NEW_KEK.id, shown, situation, nodes=True, given_up=given_up)
+
+    return look_twice([desk(stage)], stage, judged, again=lambda _: None)
+
+
+@pytest.fixture
+def half(stage: Stage) -> Stage:
+    """All but edge-2 have the new KEK."""
+    for name in ("scheduler-1", "edge-1"):
+        give(stage, name, keks=BOTH_KEKS)
+    stage.pause(MINUTE)
+    return stage
+
+
+def test_a_node_whose_report_was_lost_is_waited_for(half: Stage) -> None:
+    half.store().forget(nodes=["edge-2"])
+
+    assert hinders(half) == ["edge-2 does not accept it yet"]
+
+
+def test_a_report_that_was_lost_after_the_first_look_still_counts(half: Stage) -> None:
+    give(half, "edge-2", keks=BOTH_KEKS)
+    half.pause(MINUTE)
+    lost: list[str] = []
+
+    def judged(_: Desk, shown: Shown, _situation: Situation) -> Iterator[str]:
+        lost.extend(shown.reports)
+        half.away = {"edge-2"}
+        half.store().forget(nodes=["edge-2"])
+        return iter(())
+
+    assert look_twice([desk(half)], half, judged, again=lambda _: None) == []
+    assert lost == ["edge-1", "edge-2"] * 2
+
+
+def test_a_report_that_is_not_proven_stands_for_a_node(half: Stage) -> None:
+    half.store().report(node="edge-2", report=b"x")
+
+    assert hinders(half) == ["not proven: the report of edge-2"]
+    assert hinders(half, given_up=("edge-2",)) == []
+
+
+def test_reports_that_the_store_does_not_show_stand_for_nodes(half: Stage) -> None:
+    for count in range(limits.STRANGERS_BYTES // limits.REPORT_BYTES * 4):
+        half.store().report(node=f"rogue-{count}", report=bytes(limits.REPORT_BYTES))
+
+    assert hinders(half)[-1].startswith("the store counts 1 report more than it shows: ")
+
+
+def test_an_empty_fleet_says_nothing_about_anybody(half: Stage) -> None:
+    half.away = {"edge-1", "edge-2"}
+    half.store().forget(nodes=["edge-1", "edge-2"])
+
+    assert hinders(half) == ["no live node is seen, so nobody can say what nodes accept"]
+
+
+def test_the_last_node_may_be_given_up(half: Stage) -> None:
+    half.store().forget(nodes=["edge-1"])
+    half.away = {"edge-1", "edge-2"}
+    half.pause(HOUR)
+
+    assert len(hinders(half)) == 2
+    assert hinders(half, given_up=("edge-2",)) == []
