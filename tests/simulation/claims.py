@@ -33,12 +33,12 @@ that there were none where the policy is possible for the slots.
 
 G3, bounded keys. No server seals with a shared key later than the highest `seals_until` that was signed for it (or the
 `steps_at` up to which a stranded node seals with `next`), nor opens one later than the highest `opens_until`, plus eps
-and the fault model's skew; of a key that follows another both are computed here, by its place in the line.
-This needs a living agent: a node
+and the fault model's skew, nor does any key seal for longer than max_seal_age from the first server to the last; of a
+key that follows another the bounds are computed here, by its place in the line. This needs a living agent: a node
 counts while its agent runs, its last tick ran to its end and its servers obeyed, however long it paused since. A key
 that a ring buffer may not drop before the fleet has confirmed the window lingers at most until that window's
-`seals_until`. An agent that lost its cache while it cannot reach the store leaves a running server alone (G5), and does
-not count before it holds a window again.
+`seals_until`. An agent that lost its cache while it cannot reach the store leaves a running server alone (G5) up to the
+bound that it remembers, and does not count before it holds a window again.
 
 Besides: `seals_until` and `opens_until` of a key are never raised once it has sealed, unless the store lost writes;
 floors and barriers on disk never fall; two windows over one parent are published only if the store lost one, and fences
@@ -96,6 +96,7 @@ class Claims:
         self._lost_until = 0  # T after a leader came back that did not know what nodes had gone on along
         self._newcomers: set[str] = set()  # nodes without the seeds that others went on along
         self._followers: set[bytes] = set()
+        self._first_sealed: dict[bytes, int] = {}  # when anybody first sealed with a key
         self._sealed: dict[bytes, tuple[int, str]] = {}  # the youngest ticket of each key
         self._given: dict[bytes, tuple[int, int]] = {}  # signed
         self._bounds: dict[bytes, tuple[int, int]] = {}  # signed, or by succession
@@ -340,6 +341,11 @@ class Claims:
         if keys is None:
             return
         sealing = self._bounds.get(keys.current.name)
+        if sealing is not None and self._attentive(node):
+            first_at = self._first_sealed.setdefault(keys.current.name, now)
+            lasted_ms = now - first_at
+            if lasted_ms > self.world.policy.max_seal_age_ms + self._slack_ms:
+                self._broken(f"{keys.current.name.hex()[:8]} has sealed for {lasted_ms / 1000:.1f} s")
         if sealing is not None and now > sealing[0] + self._slack_ms:
             late = (now - sealing[0]) / 1000
             self._broken(f"{node.name} seals with {keys.current.name.hex()[:8]} {late:.1f} s after its seals_until")

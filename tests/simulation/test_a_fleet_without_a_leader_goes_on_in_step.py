@@ -1,11 +1,12 @@
 """Succession in whole fleets: the claims hold throughout, and every node seals with what every other one opens."""
 
+from keyrotd.core.decide import due_at
 from keyrotd.core.messages import NodeState
 from keyrotd.seal.messages import read_report
 from tests.simulation.runs import heals
-from tests.simulation.scenes import deaf, fleet, hearing, sealing, shared, slow, until_in_step, until_rotation
+from tests.simulation.scenes import deaf, epoch, fleet, hearing, sealing, shared, slow, until_in_step, until_rotation
 from tests.simulation.weather import BRISK, LONG, MINUTE
-from tests.simulation.world import RING, Fleet
+from tests.simulation.world import RING, Fleet, Node
 
 PERIODS = 10
 
@@ -76,14 +77,18 @@ def test_servers_of_three_slots_do_too() -> None:
 def test_nodes_one_epoch_apart_open_each_others_tickets() -> None:
     """The last publish reached one node of three before all went dark."""
     world = steady(fleet(policy=LONG))
-    behind = world.nodes[1:]
+    assert world.claims.newest is not None
+    first, *behind = world.nodes
+    world.run_until(due_at(world.claims.newest, world.policy) - world.policy.tick_interval_ms)
     for node in behind:
         deaf(node, "poll", "offers")
     until_rotation(world)
-    world.run(2 * world.policy.poll_interval_ms)
+    world.wait_for(lambda: knows(first, epoch(world)), world.policy.node_ttl_ms)
     world.store_away()
     for node in behind:
         hearing(node)
+    assert [knows(node, epoch(world)) for node in world.nodes] == [True, False, False]
+    assert all(world.claims.in_sync(node) for node in world.nodes)
 
     alone(world)  # the claims look at every ticket at every instant
 
@@ -152,6 +157,12 @@ def test_a_store_whose_time_is_frozen_or_runs_backward_changes_no_keys_life() ->
     found = alone(world)
 
     assert len(set().union(*found)) == PERIODS
+
+
+def knows(node: Node, epoch: int) -> bool:
+    """Whether it has read the window of that epoch back."""
+    held = node.agent._held
+    return held is not None and held.window.epoch == epoch and node.agent._read_back() == held.window.digest
 
 
 def states(world: Fleet) -> set[NodeState]:
