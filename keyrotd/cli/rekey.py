@@ -1,5 +1,6 @@
 """`keyrotd rekey`: change the keys that protect the keys, one stage at a time, and lock nobody out."""
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
@@ -341,9 +342,24 @@ def _write(path: Path, content: str) -> None:
             f"{path}: is a link into what somebody else writes, as Kubernetes mounts secrets",
             hint="change the files that the Secret is made of, on the host where they are kept, and apply it",
         )
+    if _has_access_list(path):
+        raise KeyrotdError(
+            f"{path}: has an access list, which a new file in its place would not have",
+            hint="take it off (setfacl -b FILE, then chmod 0600), and put it back when the change is over",
+        )
     access = files.Access(mode=stat.S_IMODE(found.st_mode), owner=str(found.st_uid), group=str(found.st_gid))
     try:
         files.write(path, content.encode(), access)
     except OSError as error:
         words, hint = files.words(error)
         raise KeyrotdError(f"{path}: cannot be written: {words}", hint=hint) from error
+
+
+def _has_access_list(path: Path) -> bool:
+    # Where there is one, the mode's group bits are its mask, and say nothing of the group.
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access", follow_symlinks=False))
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,30 @@ def test_mode_and_owner_stay(folder: Path) -> None:
         before.st_gid,
         stat.S_IMODE(before.st_mode),
     )
+
+
+def test_a_file_with_an_access_list_is_left_as_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its mode shows the list's mask: a file of that mode without the list would let in others."""
+    path, nobody = folder / "edge.kek", 0xFFFFFFFF
+    # acl(5): user::rw-, user:1234:r--, group::---, mask::r--, other::---
+    rules = ((0x01, 6, nobody), (0x02, 4, 1234), (0x04, 0, nobody), (0x10, 4, nobody), (0x20, 0, nobody))
+    try:
+        os.setxattr(
+            path,
+            "system.posix_acl_access",
+            struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *rule) for rule in rules),
+        )
+    except OSError:
+        pytest.skip("this file system has no access lists")
+    before = contents(folder)
+    capsys.readouterr()
+
+    assert run(["rekey", "kek", "add"]) != exits.DONE
+
+    # Who is not root is told so already when the file is judged.
+    told = capsys.readouterr().err
+    assert "edge.kek: has an access list" in told or "others may read it" in told
+    assert contents(folder) == before
 
 
 def test_one_change_at_a_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
