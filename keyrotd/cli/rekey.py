@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -34,7 +35,7 @@ Examples:
   keyrotd rekey kek retire --ring edge    # likewise
 
 \b
-Exit code: 0 done, or it was done already; 1 refused, nothing was changed; 2 usage;
+Exit code: 0 done, or it was done already; 1 refused, and nothing was changed unless it says what; 2 usage;
 69 store away; 78 configuration.
 """
 
@@ -64,9 +65,10 @@ def rekey(config_path: Path, *, kind: str, stage: str, ring: str | None, given_u
         raise click.UsageError(f"--ring is for kek: every ring has the same {kind} key")
     config = load(config_path)
     change = _change(config, kind, ring)
-    lines = {"add": _add, "promote": _promote, "retire": _retire}[stage](change, _Fleet(config, change, given_up))
-    for line in lines:
-        click.echo(line)
+    with _alone(change):
+        lines = {"add": _add, "promote": _promote, "retire": _retire}[stage](change, _Fleet(config, change, given_up))
+        for line in lines:
+            click.echo(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,14 @@ class Change:
     public: KeyFile[Any] | None
     rings: tuple[str, ...]
     told: Mapping[str, str]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.own.path,) if self.public is None else (self.own.path, self.public.path)
+
+    def texts(self) -> tuple[str, str]:
+        """What stands in `own` and in `public`."""
+        return self.own.text(), "" if self.public is None else self.public.text()
 
 
 def _change(config: Config, kind: str, ring: str | None) -> Change:
@@ -167,48 +177,53 @@ def _needed(config: Config, key: str, path: Path | None) -> Path:
     return path
 
 
-# The stages. Each yields what was done and what a person is to do next; an error means that nothing was changed.
+# The stages. Each yields what was done and what a person is to do next; an error says if anything was changed.
 
 
 def _add(change: Change, _fleet: "_Fleet") -> Iterator[str]:
-    content = change.own.text()
+    content, public = change.texts()
     found = keyedits.entries(content, change.own.kind, str(change.own.path))
-    if len(found) > 1 and not _missing_public(change):
-        newest = _newest(change)
+    newest, missing = _newest(change), _missing_public(change)
+    if len(found) > 1 and newest not in missing:
         first = newest == found[0].id
         raise KeyrotdError(
             f"{change.own.path}: holds {len(found)} keys, so a change is under way: {change.called} {newest} "
             + ("seals or signs, and an older one is left" if first else "was added, and not promoted"),
             hint=f"{change.command.format('retire' if first else 'promote')} goes on with it",
         )
+    if len(found) == 1 and missing:
+        raise KeyrotdError(
+            f"{change.own.path}: {change.called} {newest} signs, and {change.public and change.public.path} lacks it",
+            hint="the two files are of different fleets, or one was edited: `keyrotd check` lists every fault",
+        )
+    written: list[Path] = []
     if len(found) == 1:
         key = change.own.kind(os.urandom(KEY_BYTES))
         # Later than the one before, whatever our clock says: the mark tells which of the two is the newer.
         made_at = max(_now_at(), (found[0].made_at or 0) + 1)
-        _write(change.own.path, keyedits.added(content, key, made_at))
+        _write(change.own.path, keyedits.added(content, key, made_at), written)
         yield f"{change.own.path}: {change.called} {key.id} is added; {found[0].id} still seals or signs"
-    # After the private file: a run that ends in between is taken up where it ended.
+        newest = key.id
+    # After the private file: a run that ends in between is taken up where it ended. No other key that the public file
+    # lacks is put there: it was taken out by a retire that ended early.
     if change.public is not None:
-        for key in _missing_public(change):
-            _write(change.public.path, keyedits.added(change.public.text(), key, _now_at()))
-            yield f"{change.public.path}: knows {key.id} too"
+        verify_key = next(key.verify_key for key in change.own.read() if key.id == newest)
+        _write(change.public.path, keyedits.added(public, verify_key, _now_at()), written)
+        yield f"{change.public.path}: knows {newest} too"
     yield from _next(change, "add", f"{change.command.format('promote')} refuses until everyone has it")
 
 
 def _promote(change: Change, fleet: "_Fleet") -> Iterator[str]:
-    content = change.own.text()
-    found = keyedits.entries(content, change.own.kind, str(change.own.path))
+    before = change.texts()
+    found = keyedits.entries(before[0], change.own.kind, str(change.own.path))
     newest = _newest(change)
     if newest == found[0].id:
         yield f"{change.own.path}: {change.called} {newest} is first already, nothing is changed"
     else:
-        if _missing_public(change):
-            raise KeyrotdError(
-                f"{change.own.path}: holds a key that is not in {change.public and change.public.path}",
-                hint=f"{change.command.format('add')} puts it there",
-            )
+        _refuse_unknown(change, newest)
         _refuse(change, "promoted", newest, fleet.unaware(newest))
-        _write(change.own.path, keyedits.put_first(content, change.own.kind, newest, str(change.own.path)))
+        _refuse_edited(change, before)
+        _write(change.own.path, keyedits.put_first(before[0], change.own.kind, newest, str(change.own.path)), [])
         yield f"{change.own.path}: {change.called} {newest} is promoted"
     rotated = "" if change.called == "operator key" else "; `keyrotd rotate --now` spares the wait for the next window"
     yield from _next(
@@ -217,7 +232,8 @@ def _promote(change: Change, fleet: "_Fleet") -> Iterator[str]:
 
 
 def _retire(change: Change, fleet: "_Fleet") -> Iterator[str]:
-    found = keyedits.entries(change.own.text(), change.own.kind, str(change.own.path))
+    before = change.texts()
+    found = keyedits.entries(before[0], change.own.kind, str(change.own.path))
     newest = _newest(change)
     old = tuple(entry.id for entry in found if entry.id != newest)
     if not old:
@@ -228,11 +244,14 @@ def _retire(change: Change, fleet: "_Fleet") -> Iterator[str]:
             hint=f"{change.command.format('promote')} comes first",
         )
     else:
+        _refuse_unknown(change, newest)
         _refuse(change, "retired", listed(old), fleet.bound(newest, old))
+        _refuse_edited(change, before)
+        written: list[Path] = []
         # The public file first: which of its keys go, the private one tells, also to a run after one that ended early.
         if change.public is not None and {key.id for key in change.public.read()} & {*old}:
-            _write(change.public.path, change.public.without(old))
-        _write(change.own.path, change.own.without(old))
+            _write(change.public.path, change.public.without(old), written)
+        _write(change.own.path, change.own.without(old), written)
         yield f"{change.own.path}: {change.called} {listed(old)} is retired, {newest} stays"
     yield from _next(change, "retire", None)
 
@@ -253,12 +272,28 @@ def _newest(change: Change) -> str:
     return found.id
 
 
-def _missing_public(change: Change) -> tuple[VerifyKey | OperatorVerifyKey, ...]:
-    """The verify keys of this host's private keys that the public file lacks."""
+def _missing_public(change: Change) -> set[str]:
+    """The ids of this host's private keys that the public file lacks."""
     if change.public is None:
-        return ()
-    known = {key.id for key in change.public.read()}
-    return tuple(key.verify_key for key in change.own.read() if key.id not in known)
+        return set()
+    return {key.id for key in change.own.read()} - {key.id for key in change.public.read()}
+
+
+def _refuse_unknown(change: Change, key_id: str) -> None:
+    if key_id in _missing_public(change):
+        raise KeyrotdError(
+            f"{change.own.path}: holds a key that is not in {change.public and change.public.path}",
+            hint=f"{change.command.format('add')} puts it there",
+        )
+
+
+def _refuse_edited(change: Change, before: tuple[str, str]) -> None:
+    """The fleet was asked about the files as they were."""
+    if change.texts() != before:
+        raise KeyrotdError(
+            f"{change.own.path}: somebody changed the keys while the fleet was asked; this command changed nothing",
+            hint="keep to `keyrotd rekey`, and try again",
+        )
 
 
 def _refuse(change: Change, done: str, key_ids: str, hindrances: Iterator[str]) -> None:
@@ -334,25 +369,65 @@ def _now_at() -> int:
     return SystemWatch().wall_ms()
 
 
-def _write(path: Path, content: str) -> None:
-    """Replace a key file whole, for the same readers as before."""
-    found = path.lstat()
+@contextmanager
+def _alone(change: Change) -> Iterator[None]:
+    """Be the only rekey that changes these files, all of which can be written."""
+    change.texts()  # what cannot be read has words of its own
+    for path in change.paths:
+        _refuse_unwritable(path)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(change.own.path, _LOCK_MS))
+        except TimeoutError as error:
+            raise KeyrotdError(
+                f"{change.own.path}: another `keyrotd rekey` is changing it; nothing was changed",
+                hint="wait until it is done, then see what it did",
+            ) from error
+        except OSError as error:
+            words, hint = files.words(error)
+            told = f"{change.own.path}: cannot be locked: {words}; nothing was changed"
+            raise KeyrotdError(told, hint=hint) from error
+        yield
+
+
+#: Another stage is over by then, unless it asks the fleet.
+_LOCK_MS = 1_000
+
+
+def _refuse_unwritable(path: Path) -> None:
+    found, me = path.lstat(), os.geteuid()
     if not stat.S_ISREG(found.st_mode):
         raise KeyrotdError(
-            f"{path}: is a link into what somebody else writes, as Kubernetes mounts secrets",
+            f"{path}: is a link into what somebody else writes, as Kubernetes mounts secrets; nothing was changed",
             hint="change the files that the Secret is made of, on the host where they are kept, and apply it",
         )
     if _has_access_list(path):
         raise KeyrotdError(
-            f"{path}: has an access list, which a new file in its place would not have",
+            f"{path}: has an access list, which a new file in its place would not have; nothing was changed",
             hint="take it off (setfacl -b FILE, then chmod 0600), and put it back when the change is over",
         )
+    foreign = found.st_uid != me or found.st_gid not in {os.getegid(), *os.getgroups()}
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (me != 0 and foreign):
+        raise KeyrotdError(
+            f"{path}: cannot be replaced, for the same readers, by user {me}; nothing was changed",
+            hint="run this as root or as the owner of the files and of their directory",
+        )
+
+
+def _write(path: Path, content: str, written: list[Path]) -> None:
+    """Replace a key file whole, for the same readers as before. `written` are those that this stage has replaced."""
+    found = path.lstat()
     access = files.Access(mode=stat.S_IMODE(found.st_mode), owner=str(found.st_uid), group=str(found.st_gid))
     try:
         files.write(path, content.encode(), access)
     except OSError as error:
         words, hint = files.words(error)
-        raise KeyrotdError(f"{path}: cannot be written: {words}", hint=hint) from error
+        done = f"{listed([str(each) for each in written])} was changed already" if written else "nothing was changed"
+        raise KeyrotdError(
+            f"{path}: cannot be written: {words}; {done}",
+            hint="; ".join(filter(None, (hint, "the same command takes it up again" if written else None))) or None,
+        ) from error
+    written.append(path)
 
 
 def _has_access_list(path: Path) -> bool:

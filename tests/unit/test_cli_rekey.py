@@ -1,6 +1,8 @@
 """keyrotd rekey edits files whole, takes up what was interrupted, and changes nothing where it cannot ask."""
 
 import os
+import resource
+import signal
 import stat
 import struct
 from pathlib import Path
@@ -11,7 +13,8 @@ from keyrotd import secrets
 from keyrotd.cli import exits
 from keyrotd.cli.main import run
 from keyrotd.seal import keyedits
-from keyrotd.seal.keyfiles import Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey, key_line
+from keyrotd.seal.keyfiles import MAX_FILE_BYTES, Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey, key_line
+from keyrotd.servers import files
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() for path in folder.iterdir() if not path.name.endswith(".lock")}
 
 
 def ids(folder: Path) -> list[list[str]]:
@@ -205,3 +208,70 @@ def test_what_this_host_lacks_is_named(folder: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().err
     assert "secrets.operator_key_file: is missing" in told
     assert "--ring is for kek: every ring has the same signing key" in told
+
+
+def test_a_second_rekey_waits_for_the_first_or_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(folder)
+    capsys.readouterr()
+
+    with files.locked(folder / "signing.key", 0):
+        assert run(["rekey", "signing", "add"]) == exits.FAILED
+
+    assert "another `keyrotd rekey` is changing it; nothing was changed" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_no_file_is_changed_where_another_one_cannot_be(folder: Path) -> None:
+    (folder / "verify.key").rename(folder / "real")
+    (folder / "verify.key").symlink_to("real")
+    before = contents(folder)
+
+    assert run(["rekey", "signing", "add"]) == exits.FAILED
+
+    assert contents(folder) == before
+
+
+def test_a_key_that_a_retire_took_out_of_one_file_does_not_come_back(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["rekey", "signing", "add"])
+    promote(folder / "signing.key")
+    old = secrets.read(folder / "signing.key", SigningKey)[1].id
+    verify = folder / "verify.key"
+    verify.write_text(keyedits.without(verify.read_text(), VerifyKey, [old], "verify.key"))
+    before = contents(folder)
+    capsys.readouterr()
+
+    assert run(["rekey", "signing", "add"]) == exits.FAILED
+
+    assert "hint: keyrotd rekey signing retire goes on with it" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_a_stage_that_ends_between_two_files_says_which_was_changed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "verify.key").write_text(f"# {'x' * (MAX_FILE_BYTES // 2)}\n" + (folder / "verify.key").read_text())
+    capsys.readouterr()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES // 4, limit[1]))
+    try:
+        assert run(["rekey", "signing", "add"]) == exits.FAILED
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+
+    told = capsys.readouterr().err
+    assert f"verify.key: cannot be written: file too large; {folder}/signing.key was changed already" in told
+    assert "the same command takes it up again" in told
+    assert run(["rekey", "signing", "add"]) == exits.DONE
+
+
+def test_a_file_that_is_not_there_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "verify.key").unlink()
+    capsys.readouterr()
+
+    assert run(["rekey", "signing", "add"]) == exits.CONFIGURATION
+
+    assert f"{folder}/verify.key: cannot be read: no such file" in capsys.readouterr().err
