@@ -315,15 +315,11 @@ class RingScheduler:
         return window
 
     def _forsaken(self, digest: str) -> bool:
-        """Whether nobody goes by what stands there: no node holds it, or no other scheduler was heard for long."""
-        silent_ms = self._world.clock.boot_ms() - self._heard_ms
-        return silent_ms > 2 * self.policy.speak_ms or self._passed_over(digest)
-
-    def _passed_over(self, digest: str) -> bool:
-        """Whether nodes hold windows, and none of them this one: whoever put it there, it is not the fleet's."""
+        """Whether nodes that can be read here hold windows, and none this one, or no other scheduler leads for long."""
         reports = [self._read_report(name, data) for name, data in (self._handed_in(()) or {}).items()]
         held = {report.holds for report in reports if report is not None} - {None}
-        return bool(held) and digest not in held
+        silent_ms = self._world.clock.boot_ms() - self._heard_ms
+        return bool(held) and (digest not in held or silent_ms > 2 * self.policy.speak_ms)
 
     def _settle_window(self, reign: Reign, window: Window | None, desk: Desk, now_at: int) -> None:
         """A window newly standing has not been read back by anybody yet, as far as this reign knows."""

@@ -312,3 +312,20 @@ def test_a_window_that_only_a_stranger_signed_stops_no_new_leader(rig: Rig) -> N
     rig.pass_until(mended, "what the node holds is taken in")
     rig.settle(above=window.epoch)
     assert rig.nodes[0].telemetry.standing() == rig.desks[1].telemetry.standing() == []
+
+
+def test_junk_under_the_digest_that_nodes_hold_leaves_no_ring_without_a_leader(rig: Rig) -> None:
+    """A stranger's signature over the very window: no scheduler can read it, and the nodes hold that digest."""
+    window = rig.start(nodes=2, desks=2)
+    junk = seal_window(window, keks=rig.keks, signer=SigningKey(os.urandom(32)), rand=os.urandom)
+    with rig.owner() as owner:
+        owner.hset(rig.key("lease"), mapping={"holder": "nobody", "fence": "99"})
+        owner.pexpire(rig.key("lease"), 200_000)
+        rig.pass_time(500)
+        owner.hset(rig.key("window"), "window", junk)
+        owner.delete(rig.key("lease"))
+
+    newer = rig.settle(above=window.epoch)
+
+    assert window.digest in newer.ancestors
+    assert window.next.name in {key.name for key in newer.all}
