@@ -19,7 +19,7 @@ from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import Secrets
 from keyrotd.daemon import agent, scheduler
-from keyrotd.daemon.clock import SystemClock
+from keyrotd.daemon.clock import Clock, SystemClock
 from keyrotd.daemon.hardening import harden
 from keyrotd.daemon.health import Answer, HealthServer
 from keyrotd.daemon.lock import locked
@@ -108,15 +108,10 @@ def _run(
         reporter.fault("hardening", refused, hint="systemd: LimitMEMLOCK=infinity; or run with CAP_IPC_LOCK")
     parts = Parts(config=config, reporter=reporter, clock=clock, holder=_holder())
     running = [parts.running(role) for role in roles]
-    links = behind_links(_files_of(config))
-
-    def turned() -> bool:
-        """Whether a link to what we read leads elsewhere: so Kubernetes changes a mounted Secret or ConfigMap."""
-        nonlocal links
-        before, links = links, behind_links(_files_of(config))
-        return links != before
+    turns = Turns(_files_of(config), clock)
 
     def reload() -> None:
+        turns.begin()
         try:
             fresh = _ready_for(load(config.path), roles)
             taken = [part.retrust(fresh) for part in running]
@@ -126,6 +121,7 @@ def _run(
             return
         for take in taken:  # only now, when everything that is named could be read
             take()
+        turns.taken(_files_of(fresh))
         configure_logging(form=fresh.log.format, level=fresh.log.level)
         reporter.fault("configuration", None)
         reporter.event("configuration.reloaded", path=str(config.path), needs_restart=list(stays(config, fresh)))
@@ -140,7 +136,7 @@ def _run(
         notify=Notify.from_environment(os.environ),
         reload=reload,
         ended=ended,
-        changed=turned,
+        changed=turns.seen,
     )
     for part in running:
         if part.listen is not None:
@@ -155,6 +151,40 @@ def _run(
     reporter.event("daemon.started", roles=list(roles), config=str(config.path))
     service.run()
     reporter.event("daemon.stopped", roles=list(roles))
+
+
+class Turns:
+    """
+    Whether a link to what we read leads elsewhere: so Kubernetes changes a mounted Secret or ConfigMap.
+
+    A turn that could not be taken is one still, and is seen again after a pause: mounts turn one after the other.
+    """
+
+    def __init__(self, paths: list[Path], clock: Clock) -> None:
+        self._paths, self._clock = paths, clock
+        self._found = self._taken = behind_links(paths)
+        self._again_ms = 0
+
+    def seen(self) -> bool:
+        now = behind_links(self._paths)
+        if now == self._taken or (now == self._found and self._clock.boot_ms() < self._again_ms):
+            return False
+        self._found, self._again_ms = now, self._clock.boot_ms() + _TURN_AGAIN_MS
+        return True
+
+    def begin(self) -> None:
+        """A reload reads from now on: what turns meanwhile is another turn."""
+        self._found = behind_links(self._paths)
+
+    def taken(self, paths: list[Path]) -> None:
+        """Everything that these paths lead to was read."""
+        now = behind_links(paths)
+        self._taken = {path: self._found.get(path, target) for path, target in now.items()}
+        self._paths, self._found = paths, now
+
+
+#: A mount turns within a minute or two of another one.
+_TURN_AGAIN_MS = 10_000
 
 
 class Running(NamedTuple):
