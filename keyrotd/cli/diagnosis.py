@@ -427,12 +427,13 @@ def of_memory(memory: Memory) -> Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
-    """A daemon that runs. `locked`: its memory is. `dumps`: its limit lets it leave a core."""
+    """A daemon that runs. `locked`: its memory is. `swapless`: its cgroup has none. `dumps`: it may leave a core."""
 
     kind: str
     pid: int
     locked: bool
     dumps: bool
+    swapless: bool = False
 
 
 def of_daemon(daemon: Daemon, memory: Memory) -> Iterator[Finding]:
@@ -440,6 +441,8 @@ def of_daemon(daemon: Daemon, memory: Memory) -> Iterator[Finding]:
     who = f"{daemon.kind}, process {daemon.pid}"
     if daemon.locked:
         yield ok("host.memory_lock", f"{who}: its memory is locked")
+    elif daemon.swapless:
+        yield ok("host.memory_lock", f"{who}: its memory is not locked, and its cgroup may not swap")
     elif memory.swaps:
         yield grave(
             "host.memory_lock",

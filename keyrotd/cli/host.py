@@ -61,7 +61,17 @@ def daemon(folder: Path, kind: str) -> Daemon | None:
         dumps=not any(
             line.startswith("Max core file size") and line.split()[4:6] == ["0", "0"] for line in limits.splitlines()
         ),
+        swapless=_swapless(_text(Path(f"/proc/{pid}/cgroup")), Path("/sys/fs/cgroup")),
     )
+
+
+def _swapless(groups: str, root: Path) -> bool:
+    """Whether a cgroup of version 2 keeps a process out of swap: its own or any above it, as the least limit counts."""
+    own = next((Path(line.removeprefix("0::/")) for line in groups.splitlines() if line.startswith("0::/")), None)
+    # `..`: the process is in a cgroup that is not to be seen from here.
+    if own is None or ".." in own.parts:
+        return False
+    return any(_text(root / group / "memory.swap.max").strip() == "0" for group in (own, *own.parents))
 
 
 def _in_memory(path: Path) -> bool:

@@ -265,6 +265,14 @@ def test_a_daemon_is_judged_by_what_it_did_and_not_by_what_this_shell_may(
     assert verdicts(diagnosis.of_daemon(daemon, Memory(swaps=swaps, lockable=True))) == {"host.memory_lock": verdict}
 
 
+def test_a_daemon_whose_cgroup_may_not_swap_needs_no_lock() -> None:
+    daemon = Daemon(kind="agent", pid=4711, locked=False, dumps=False, swapless=True)
+
+    found = verdicts(diagnosis.of_daemon(daemon, Memory(swaps=("/dev/sda2",), lockable=False)))
+
+    assert found == {"host.memory_lock": OK}
+
+
 def test_a_daemon_that_may_leave_a_core_is_grave() -> None:
     daemon = Daemon(kind="agent", pid=4711, locked=True, dumps=True)
 

@@ -40,3 +40,28 @@ def test_swap_that_is_memory_does_not_count(tmp_path: Path, lines: str, found: t
 
     assert host._disk_swaps(swaps) == found
     assert host._disk_swaps(tmp_path / "nowhere") == ()
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "swapless"),
+    [
+        ("0::/system.slice/keyrotd.service\n", {"system.slice/keyrotd.service": "0\n"}, True),
+        ("0::/system.slice/keyrotd.service\n", {"system.slice": "0\n", "system.slice/keyrotd.service": "max\n"}, True),
+        ("0::/system.slice/keyrotd.service\n", {"system.slice/keyrotd.service": "max\n"}, False),
+        ("0::/\n", {}, False),
+        ("0::/../keyrotd\n", {"keyrotd": "0\n"}, False),
+        ("4:memory:/keyrotd\n", {"keyrotd": "0\n"}, False),
+        ("", {}, False),
+    ],
+)
+def test_a_cgroup_may_keep_a_daemon_out_of_swap(
+    tmp_path: Path,
+    groups: str,
+    limits: dict[str, str],
+    swapless: bool,  # noqa: FBT001 - a row
+) -> None:
+    for group, limit in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "memory.swap.max").write_text(limit)
+
+    assert host._swapless(groups, tmp_path) is swapless
