@@ -176,6 +176,8 @@ class RingAgent:
         self._say("store", None)
         if found.report_fault:
             self._world.telemetry.count("store_errors_total", operation="report")
+        if found.offers_unread:
+            self._world.telemetry.count("store_errors_total", operation="offers")
         self._say("report", found.report_fault or None, hint="the agent's user needs the rights of `keyrotd acl`")
         return found
 

@@ -6,10 +6,11 @@ from keyrotd.store.redis import channel
 
 # What redis-py needs to log in, how a cluster is told that we come from another node, and what everybody reads with.
 _COMMON = (
-    "+ping +hello +auth +client|setname +asking +getrange +hget +hstrlen +hlen +hkeys +hset +subscribe +unsubscribe"
+    "+ping +hello +auth +client|setname +asking +getrange +hget +hstrlen +hlen +memory|usage +hkeys +hset "
+    "+subscribe +unsubscribe"
 )
 # What the scripts that only read do.
-_SCRIPTS = "+evalsha_ro +eval_ro +type +get +strlen +hrandfield +pttl +memory|usage"
+_SCRIPTS = "+evalsha_ro +eval_ro +type +get +strlen +hrandfield +pttl"
 
 # No script, which may be without end, no deletion of what other nodes said, and nothing that answers at any length.
 _AGENT = _COMMON

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyrotd.core.errors import StoreUnavailable
-from keyrotd.store import answers, plain
+from keyrotd.store import answers, limits, plain
 from keyrotd.store.addresses import Address, Cluster
 from keyrotd.store.port import Poll
 from keyrotd.store.redispy import ResponseError
@@ -118,8 +118,11 @@ class Examiner:
     def _poll(self, seen: list[object], window: str, offers: str) -> Poll | tuple[str, str | None]:
         try:
             glance = plain.glanced(seen)
-            more = plain.closer(glance, "", window, offers)
-            return plain.polled(glance, self._wire.ask_on("examine", *more) if more else [])
+            more = plain.closer(glance, "", window)
+            found = self._wire.ask_on("examine", *more) if more else []
+            names = plain.names(offers)
+            told = self._wire.then(*names, answer_bytes=limits.OFFERS_HELD_BYTES) if glance.offered else None
+            return plain.polled(glance, found, told)
         except (answers.Misshapen, ResponseError) as refusal:
             refused = self._unavailable(refusal)
         return str(refused), refused.hint

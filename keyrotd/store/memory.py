@@ -159,7 +159,7 @@ class MemoryStore:
                 beat=ring.beat,
                 digest=_digest(ring),
                 window=_news(ring, known_digest),
-                offers=tuple(sorted(ring.offers)) if len(ring.offers) <= limits.OFFERS else (),
+                offers=_some_offers(ring) if len(ring.offers) <= limits.OFFERS else (),
             )
 
     def report(self, *, node: str, report: bytes) -> None:

@@ -2,7 +2,8 @@
 What a node reads, in plain commands: whoever may run a script may run one without end, and nobody else is served.
 
 No answer is longer than what stands there, so that a node's user cannot make the store talk for ever either (HRANDFIELD
-would). Garbage is absent, as for the scripts.
+would). Names of any length may stand among the offers: they are asked for last and by themselves, when the offers take
+no more memory than is fair, and no answer to that costs what was read before. Garbage is absent, as for the scripts.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from keyrotd.store.redispy import ResponseError
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """All that a poll tells when nothing is new. `offered` counts the offers, 0 when they are too many to be read."""
+    """All that a poll tells when nothing is new. `offered` counts the offers, 0 when they are too much to be read."""
 
     beat: bytes | None
     digest: str
@@ -30,40 +31,49 @@ def glance(window: str, beat: str, offers: str) -> tuple[Words, ...]:
         ("HGET", window, "digest"),
         ("HSTRLEN", window, "window"),
         ("HLEN", offers),
+        ("MEMORY", "USAGE", offers, "SAMPLES", limits.OFFERS),
     )
 
 
 def glanced(replies: Sequence[object]) -> Glance:
     """Raise Misshapen, or whatever refusal is among `replies`."""
-    beat, digest, window_bytes, offered = (_unless_of_wrong_kind(reply) for reply in replies)
+    beat, digest, window_bytes, offered, held = (_unless_of_wrong_kind(reply) for reply in replies)
     whole = 0 < _count(window_bytes) <= limits.WINDOW_BYTES
     count = _count(offered)
+    fair = count <= limits.OFFERS and _count(held) <= limits.OFFERS_HELD_BYTES
     return Glance(
         beat=_fitting(beat, limits.BEAT_BYTES),
         digest=_name(digest) if whole else "",
-        offered=count if count <= limits.OFFERS else 0,
+        offered=count if fair else 0,
     )
 
 
-def closer(seen: Glance, known_digest: str, window: str, offers: str) -> tuple[Words, ...]:
+def closer(seen: Glance, known_digest: str, window: str) -> tuple[Words, ...]:
     """Return what to ask next: most times nothing."""
-    news: tuple[Words, ...] = (("HGET", window, "digest"), ("HGET", window, "window"))
-    return (*(news if _is_news(seen, known_digest) else ()), *((("HKEYS", offers),) if seen.offered else ()))
+    is_news = seen.digest not in {"", known_digest}
+    return (("HGET", window, "digest"), ("HGET", window, "window")) if is_news else ()
 
 
-def _is_news(seen: Glance, known_digest: str) -> bool:
-    return seen.digest not in {"", known_digest}
+def names(offers: str) -> Words:
+    """Return what to ask last, where there are offers."""
+    return ("HKEYS", offers)
 
 
-def polled(seen: Glance, replies: Sequence[object], *, report_fault: str = "") -> Poll:
-    """Raise as `glanced`. `replies` answer `closer`."""
+def polled(seen: Glance, replies: Sequence[object], told: object, *, report_fault: str = "") -> Poll:
+    """Raise as `glanced`. `replies` answer `closer`, and `told` answers `names`, None for no answer."""
     found = [_unless_of_wrong_kind(reply) for reply in replies]
-    offers = found.pop() if seen.offered else []
     digest, window = seen.digest, None
     if found:
         digest, window = _name(found[0]), _fitting(found[1], limits.WINDOW_BYTES)
         digest = digest if window is not None else ""
-    return Poll(beat=seen.beat, digest=digest, window=window, offers=_names(offers), report_fault=report_fault)
+    return Poll(
+        beat=seen.beat,
+        digest=digest,
+        window=window,
+        offers=_names(_unless_of_wrong_kind(told)) if seen.offered else (),
+        offers_unread=seen.offered > 0 and told is None,
+        report_fault=report_fault,
+    )
 
 
 def fair(digests: Sequence[str], sizes: Sequence[object]) -> list[str]:

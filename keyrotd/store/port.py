@@ -60,13 +60,15 @@ class Poll:
     """
     What a node's tick finds. `window` is None when the node knows it already, or none is stored (`digest` '').
 
-    `report_fault` says in the store's words why it took no report; the reading is good all the same.
+    `report_fault` says in the store's words why it took no report, and `offers_unread` that it did not tell what is
+    offered; the reading is good all the same.
     """
 
     beat: bytes | None
     digest: str
     window: bytes | None
     offers: tuple[str, ...]
+    offers_unread: bool = False
     report_fault: str = ""
 
 
@@ -117,7 +119,7 @@ class Store(Protocol):
       number and bytes: first the nodes that the caller knows, in that order, then any others. To prune is to drop all
       but some, garbage included: whoever may write reports may write more of them than anybody can read.
     - `offer`, `withdraw`, `offers`, `prune_offers`: windows that nodes hold and the store may have lost, by digest.
-      When there are too many, whoever polls is told of none; small ones are read before large ones.
+      When they are too much, whoever polls is told of none; small ones are read before large ones.
     - `request`, `settle`: what operators ask for, by id, until settled. A request wakes the leader. When there are too
       many to be read at once, `lead` reads some and drops the others.
     - Where offers, requests or the reports of nodes that the caller does not know take far more memory than fair ones

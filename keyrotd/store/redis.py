@@ -100,9 +100,11 @@ class RedisStore:
         *seen, written = self._wire.ask("poll", *asked, ("HSET", self._reports, node, report))
         fault = str(self._unavailable("report", written)) if isinstance(written, ResponseError) else ""
         glance = self._decoded("poll", plain.glanced, seen)
-        more = plain.closer(glance, known_digest, self._window, self._offers)
+        more = plain.closer(glance, known_digest, self._window)
         found = self._wire.ask_on("poll", *more) if more else []
-        return self._decoded("poll", partial(plain.polled, glance, report_fault=fault), found)
+        names = plain.names(self._offers)
+        told = self._wire.then(*names, answer_bytes=limits.OFFERS_HELD_BYTES) if glance.offered else None
+        return self._decoded("poll", partial(plain.polled, glance, told=told, report_fault=fault), found)
 
     def report(self, *, node: str, report: bytes) -> None:
         named("report", node)

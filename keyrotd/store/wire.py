@@ -74,10 +74,15 @@ class Wire:
             self.close()
             raise unavailable(self.address, operation, error, self.timeout_ms) from error
 
-    def then(self, *command: str | int) -> Any:  # noqa: ANN401 - an answer has whatever shape the server gave it
-        """Ask one thing more on the very same connection, in what is left of the same bounds; None if that fails."""
+    def then(self, *command: str | bytes | int, answer_bytes: int = ANSWER_BYTES) -> Any:  # noqa: ANN401 - an answer has whatever shape the server gave it
+        """
+        Ask one thing more on the very same connection, in what is left of the same bounds; None if that fails.
+
+        `answer_bytes` may narrow them.
+        """
         if self._connection is None:
             return None
+        self._bounds.left = min(self._bounds.left, answer_bytes)
         try:
             return self._exchange((command,))[0]
         except FAILED:

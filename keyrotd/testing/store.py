@@ -317,6 +317,7 @@ def offers_that_take_too_much_are_told_to_nobody_and_read_by_digest(make: Make) 
     desk = _lead(store, "a")
 
     assert (desk.offers, desk.offer_count) == ((), count)
+    assert store.poll(known_digest="", node="edge-1", report=b"report").offers == ()
     assert store.offers(["d001"]) == {"d001": large}
     store.prune_offers(keep=["d001"])
     assert _lead(store, "a").offers == ("d001",)

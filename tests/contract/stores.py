@@ -55,12 +55,13 @@ def owner(server: Embedded) -> Iterator[Any]:
 
 @dataclass
 class Relay:
-    """A TCP port in front of a store's socket: counts what passes, and turns."""
+    """A TCP port in front of a store's socket: counts what passes, and turns; `before` is called ahead of each."""
 
     target: Path
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     received: int = 0
     turns: int = 0
+    before: Callable[[int], None] = lambda _: None
     threads: list[threading.Thread] = field(default_factory=list)
 
     @property
@@ -81,6 +82,7 @@ class Relay:
             answers = threading.Thread(target=self._answers, args=(server, client), daemon=True)
             answers.start()
             while asked := client.recv(65_536):
+                self.before(self.turns)
                 self.turns += 1
                 server.sendall(asked)
             server.shutdown(socket.SHUT_RDWR)

@@ -160,6 +160,30 @@ def test_an_unchanged_poll_is_one_round_trip_and_at_most_400_bytes(server: Embed
         store.close()
 
 
+def test_a_long_name_that_comes_between_two_questions_of_a_poll_costs_only_the_offers(server: Embedded) -> None:
+    with relayed(server) as relay, owner(server) as rogue:
+        namespace = fresh_namespace()
+        store = store_on(relay.address, namespace=namespace)
+        lead(store)
+        store.publish(window=b"one", digest="d1", epoch=1, fence=1, parent="")
+        store.beat(beat=b"beat", fence=1)
+        store.offer(digest="d0", window=b"zero")
+        last = relay.turns + 2
+
+        def plant(turn: int) -> None:
+            if turn == last:
+                rogue.hset(f"{namespace}:{{edge}}:offers", b"n" * 9_000_000, b"x")
+
+        relay.before = plant
+        poll = store.poll(known_digest="", node="n", report=b"r")
+
+        assert (poll.beat, poll.digest, poll.window) == (b"beat", "d1", b"one")
+        assert (poll.offers, poll.offers_unread, relay.turns) == ((), True, last + 1)
+        again = store.poll(known_digest="d1", node="n", report=b"r")
+        assert (again.digest, again.offers, again.offers_unread) == ("d1", (), False)
+        store.close()
+
+
 @pytest.mark.parametrize("operation", ["lead", "publish", "beat", "poll", "look", "reports", "record", "request"])
 def test_what_promises_one_round_trip_takes_one(server: Embedded, operation: str) -> None:
     with relayed(server) as relay:

@@ -240,6 +240,18 @@ def test_names_that_take_too_long_to_copy_are_neither_read_nor_in_the_way(scene:
     assert scene.store.reports() == {"edge-1": b"report"}
 
 
+def test_an_offer_with_a_name_of_megabytes_costs_no_poll(scene: Scene) -> None:
+    scene.lead()
+    scene.store.publish(window=b"one", digest="d1", epoch=1, fence=1, parent="")
+    scene.redis.hset(scene.key("offers"), b"n" * 9_000_000, b"x")
+
+    scene.redis.config_resetstat()
+    poll = scene.store.poll(known_digest="", node="edge-1", report=b"report")
+
+    assert (poll.digest, poll.window, poll.offers) == ("d1", b"one", ())
+    assert "cmdstat_hkeys" not in scene.redis.info("commandstats")
+
+
 def test_whoever_only_stands_by_cuts_nothing_down(scene: Scene) -> None:
     scene.lead(holder="b")
     flood(scene, "requests", 1_000, b"x")

@@ -187,7 +187,7 @@ _DECODERS: tuple[Callable[[list[Any]], object], ...] = (
     lambda replies: answers.outcome(replies[0]),
     lambda replies: answers.reports(replies[0]),
     lambda replies: answers.events(replies[0]),
-    lambda replies: plain.polled(plain.glanced(replies[:4]), replies[4:], report_fault=""),
+    lambda replies: plain.polled(plain.glanced(replies[:5]), replies[5:7], replies[0]),
     lambda replies: plain.offers(plain.fair(["d1", "d2"], replies[:2]), replies[2:4]),
 )
 
@@ -270,7 +270,7 @@ _CACHE = Cache(
 _MEMORY = Remembered(memory=NO_MEMORY.after(_WINDOW), fence=7, signed_at=1_780_000_000_000, life=9).encode()
 _REPLIES = (
     b"*11\r\n:1\r\n$1\r\na\r\n:9\r\n$2\r\nd1\r\n$3\r\none\r\n_\r\n*2\r\n$1\r\nr\r\n$1\r\nx\r\n*1\r\n$2\r\nd1\r\n:1\r\n:0\r\n:5\r\n",
-    b"$4\r\nbeat\r\n$2\r\nd1\r\n:3\r\n:1\r\n$2\r\nd1\r\n$3\r\none\r\n*1\r\n$2\r\nd2\r\n",
+    b"$4\r\nbeat\r\n$2\r\nd1\r\n:3\r\n:1\r\n:200\r\n$2\r\nd1\r\n$3\r\none\r\n",
     b"-WRONGTYPE no\r\n-MOVED 1 a:1\r\n-ASK 1 b:2\r\n-NOSCRIPT no\r\n+OK\r\n:-1\r\n$-1\r\n",
     b"*6\r\n$0\r\n\r\n_\r\n_\r\n$0\r\n\r\n:0\r\n:0\r\n#t\r\n,1.5\r\n~1\r\n:1\r\n>1\r\n+x\r\n(99\r\n=5\r\ntxt:a\r\n",
     b"!%1\r\n$5\r\nproto\r\n:3\r\n+OK\r\n*2\r\n$9\r\npublished\r\n:1\r\n",

@@ -16,8 +16,8 @@ DECODERS: tuple[Callable[[object], object], ...] = (
     answers.outcome,
     answers.reports,
     answers.events,
-    lambda reply: plain.glanced([reply] * 4),
-    lambda reply: plain.polled(plain.Glance(beat=None, digest="d1", offered=1), [reply] * 3),
+    lambda reply: plain.glanced([reply] * 5),
+    lambda reply: plain.polled(plain.Glance(beat=None, digest="d1", offered=1), [reply] * 2, reply),
     lambda reply: plain.fair(["d1"], [reply]),
     lambda reply: plain.offers(["d1"], [reply]),
 )
@@ -37,13 +37,14 @@ WRONG = ResponseError("WRONGTYPE Operation against a key holding the wrong kind 
 @pytest.mark.parametrize(
     ("replies", "glance"),
     [
-        ([b"beat", b"d1", 6, 2], plain.Glance(b"beat", "d1", 2)),
-        ([b"", None, 0, 0], plain.Glance(None, "", 0)),
-        ([WRONG, WRONG, WRONG, WRONG], plain.Glance(None, "", 0)),
-        ([b"x" * (limits.BEAT_BYTES + 1), b"d1", limits.WINDOW_BYTES + 1, 0], plain.Glance(None, "", 0)),
-        ([None, b"x" * (limits.NAME_BYTES + 1), 6, limits.OFFERS + 1], plain.Glance(None, "", 0)),
-        ([None, b"d\xff", 6, 0], plain.Glance(None, "", 0)),
-        ([None, b"d\n", 6, limits.OFFERS], plain.Glance(None, "", limits.OFFERS)),
+        ([b"beat", b"d1", 6, 2, 200], plain.Glance(b"beat", "d1", 2)),
+        ([b"", None, 0, 0, None], plain.Glance(None, "", 0)),
+        ([WRONG, WRONG, WRONG, WRONG, WRONG], plain.Glance(None, "", 0)),
+        ([b"x" * (limits.BEAT_BYTES + 1), b"d1", limits.WINDOW_BYTES + 1, 0, None], plain.Glance(None, "", 0)),
+        ([None, b"x" * (limits.NAME_BYTES + 1), 6, limits.OFFERS + 1, 900], plain.Glance(None, "", 0)),
+        ([None, None, 6, 1, limits.OFFERS_HELD_BYTES + 1], plain.Glance(None, "", 0)),
+        ([None, b"d\xff", 6, 0, None], plain.Glance(None, "", 0)),
+        ([None, b"d\n", 6, limits.OFFERS, limits.OFFERS_HELD_BYTES], plain.Glance(None, "", limits.OFFERS)),
     ],
 )
 def test_a_glance_passes_over_what_is_out_of_bounds(replies: list[object], glance: plain.Glance) -> None:
@@ -61,7 +62,7 @@ def test_a_glance_passes_over_what_is_out_of_bounds(replies: list[object], glanc
     ],
 )
 def test_a_poll_passes_over_what_changed_meanwhile(replies: list[object], poll: tuple[object, ...]) -> None:
-    found = plain.polled(plain.Glance(b"beat", "d1", 1), replies)
+    found = plain.polled(plain.Glance(b"beat", "d1", 1), replies[:2], replies[2])
 
     assert (found.digest, found.window, found.offers) == poll
 
@@ -69,7 +70,7 @@ def test_a_poll_passes_over_what_changed_meanwhile(replies: list[object], poll: 
 @pytest.mark.parametrize("refusal", [ResponseError("NOPERM no"), ResponseError("MOVED 1 a:1")])
 def test_a_refusal_is_raised(refusal: ResponseError) -> None:
     with pytest.raises(ResponseError):
-        plain.glanced([None, None, None, refusal])
+        plain.glanced([None, None, None, 0, refusal])
 
 
 def test_events_out_of_bounds_are_passed_over() -> None:
