@@ -4,6 +4,9 @@ Reads key files, and refuses one that others may read, or change. What is in it 
 Three ways of handing secrets out fit these rules as they are. A plain file: 0600, keyrotd's own. A systemd credential:
 0400, the service user's own, or root's with an access list whose mask shows as group-read. A Kubernetes secret: links
 into a folder that the kubelet swaps, to files of root that the pod's fsGroup may read.
+
+What is judged is the file, the link that was named, and the folders of both. Not judged: who owns these folders, the
+folders above them, links in between, and which group or access list root gave a file of his to; all that is for whoever hands out.
 """
 
 import os
@@ -22,8 +25,7 @@ def read(path: Path, kind: type[K]) -> tuple[K, ...]:
     """
     The keys of the file at `path`, the first of which seals or signs. Raises ConfigError with every fault found.
 
-    Links are followed, since Kubernetes mounts secrets through them; what is judged is the file that was opened, and
-    every place where somebody could put another one.
+    Links are followed, since Kubernetes mounts secrets through them; what is judged, the module says.
     """
     return parse(text(path, kind), kind, str(path))
 
@@ -94,5 +96,6 @@ def _faults(path: Path, status: os.stat_result, *, owners: set[int], public: boo
 
 
 def _allowed(status: os.stat_result) -> int:
-    # Root's files may be read by a group: so Kubernetes (fsGroup) and systemd (LoadCredential) hand out secrets.
+    # Root's files may be read by a group: so Kubernetes (fsGroup) and systemd (LoadCredential) hand out secrets. Any
+    # group: root, who runs commands too, is in none of a service's, and whoever else can read the file mostly is in it.
     return 0o040 if status.st_uid == 0 else 0
