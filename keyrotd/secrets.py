@@ -6,7 +6,8 @@ Three ways of handing secrets out fit these rules as they are. A plain file: 060
 into a folder that the kubelet swaps, to files of root that the pod's fsGroup may read.
 
 What is judged is the file, the link that was named, and the folders of both. Not judged: who owns these folders, the
-folders above them, links in between, and which group or access list root gave a file of his to; all that is for whoever hands out.
+folders above them, links in between, and which group or access list root gave a file of his to: that is for whoever
+hands secrets out.
 """
 
 import os
