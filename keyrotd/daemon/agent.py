@@ -512,11 +512,11 @@ class RingAgent:
         """Return the digest of the window that every server was seen to hold, if it is the one held now."""
         if self._held is None or self._orders is None or self._ordered != self._held.window.digest or not self._spoken:
             return None
-        now_at = self._fleet.now()
-        if now_at != self._ordered_at and names(keys_at(self._held, self._own, now_at or 0)) != names(
-            self._orders.keys
-        ):
-            return None  # by a wall clock that is ahead, while this node does not know how old its beats are
+        if not self._fleet.moved:
+            # Served by a wall clock that is ahead, while nothing says how old the beats are that are heard?
+            by_beat = keys_at(self._held, self._own, self._fleet.now() or 0)
+            if names(by_beat) != names(self._orders.keys):
+                return None
         for server in self._world.servers:
             tended = self._tended.get(server.driver.name)
             if tended is None or tended.report.state is not ServerState.IN_STEP:
