@@ -47,7 +47,7 @@ from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey, ids_in_change
 from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
 from keyrotd.seal.window import open_window, seal_window
-from keyrotd.store.limits import REPORTS
+from keyrotd.store.limits import REPORTS, REPORTS_BYTES
 from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
 
 #: A node that has not reported for this long is forgotten: it was taken out of the fleet.
@@ -129,6 +129,7 @@ class RingScheduler:
         self._aside_until_ms = 0
         self._heard_ms = world.clock.boot_ms()  # when a beat was last seen to move
         self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
+        self._reports_bytes = REPORTS_BYTES  # to be read at a time; fewer after a reading that failed
         self._stood = ""  # digest of the window seen last in the store
         self._apart = False  # whether it was said that clocks are
         self._fleet = FleetTime(world.clock, 2 * (policy.tick_interval_ms + policy.store_timeout_ms))
@@ -372,17 +373,21 @@ class RingScheduler:
         reign.nodes = tuple(node for node in {**kept, **seen}.values() if not self._forgotten(node, now_at))
         reign.reports_read_at = now_at
         self._say_refused("reports", self._spoilt)
-        self._clean_reports(reign, beyond=desk.report_count > (REPORTS if handed_in is None else len(handed_in)))
+        failed_twice = handed_in is None and bool(known) and self._reports_bytes < REPORTS_BYTES // 4
+        read = REPORTS if handed_in is None else len(handed_in)
+        self._clean_reports(reign, beyond=desk.report_count > read or failed_twice)
 
     def _handed_in(self, known: Iterable[str]) -> dict[str, bytes] | None:
         """Read what nodes handed in; a reading that fails must stop no beat, so then nobody has said anything new."""
         try:
-            found = self._world.store.reports(known)
+            found = self._world.store.reports(known, most_bytes=self._reports_bytes)
         except StoreUnavailable as away:
+            self._reports_bytes = max(self._reports_bytes // 4, REPORTS_BYTES // 256)  # it may have been too much
             self._world.telemetry.count("store_errors_total", operation=away.operation)
             self._say("reports away", str(away), hint=away.hint)
             return None
         self._say("reports away", None)
+        self._reports_bytes = min(2 * self._reports_bytes, REPORTS_BYTES)
         return found
 
     def _read_report(self, name: str, data: bytes) -> Report | None:

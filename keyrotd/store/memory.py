@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
+from math import ceil
 
 from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store import limits
@@ -168,14 +169,15 @@ class MemoryStore:
         with _call(self, "report") as ring:
             ring.reports[node] = report
 
-    def reports(self, known: Iterable[str] = ()) -> dict[str, bytes]:
+    def reports(self, known: Iterable[str] = (), *, most_bytes: int = limits.REPORTS_BYTES) -> dict[str, bytes]:
         with _call(self, "reports") as ring:
+            share = most_bytes / limits.REPORTS_BYTES
             asked = [name for name in islice(known, limits.REPORTS) if name in ring.reports]
-            found = _within(ring.reports, asked, limits.REPORTS, limits.REPORTS_BYTES - limits.STRANGERS_BYTES)
+            found = _within(ring.reports, asked, limits.REPORTS, most_bytes - int(limits.STRANGERS_BYTES * share))
             others = sorted(ring.reports.keys() - found, key=lambda name: (len(ring.reports[name]), name))
-            left = limits.REPORTS_BYTES - sum(map(len, found.values()))
+            left = most_bytes - sum(map(len, found.values()))
             room = limits.STRANGERS if len(ring.reports) > limits.REPORTS else limits.REPORTS
-            return found | _within(ring.reports, others, room, left)
+            return found | _within(ring.reports, others, ceil(room * share), left)
 
     def forget(self, *, nodes: Iterable[str]) -> None:
         with _call(self, "forget") as ring:

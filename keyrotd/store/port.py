@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from keyrotd.store.limits import REPORTS_BYTES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
@@ -116,8 +118,9 @@ class Store(Protocol):
     - `poll` is a node's one round trip: it reads, and hands in the report. The bytes of the window come only if its
       digest is not `known_digest`.
     - `report`, `reports`, `forget`, `prune_reports`: one report per node, the last one wins. Reading has a bound on
-      number and bytes: first the nodes that the caller knows, in that order, then any others. To prune is to drop all
-      but some, garbage included: whoever may write reports may write more of them than anybody can read.
+      number and bytes, which `most_bytes` narrows: first the nodes that the caller knows, in that order, then any
+      others. To prune is to drop all but some, garbage included: whoever may write reports may write more of them than
+      anybody can read.
     - `offer`, `withdraw`, `offers`, `prune_offers`: windows that nodes hold and the store may have lost, by digest.
       When they are too much, whoever polls is told of none; small ones are read before large ones.
     - `request`, `settle`: what operators ask for, by id, until settled. A request wakes the leader. When there are too
@@ -145,7 +148,7 @@ class Store(Protocol):
 
     def report(self, *, node: str, report: bytes) -> None: ...
 
-    def reports(self, known: Iterable[str] = ()) -> dict[str, bytes]: ...
+    def reports(self, known: Iterable[str] = (), *, most_bytes: int = REPORTS_BYTES) -> dict[str, bytes]: ...
 
     def forget(self, *, nodes: Iterable[str]) -> None: ...
 

@@ -111,9 +111,9 @@ class RedisStore:
         fitting("report", report, limits.REPORT_BYTES)
         self._ask("report", _anything, ("HSET", self._reports, node, report))
 
-    def reports(self, known: Iterable[str] = ()) -> dict[str, bytes]:
-        run = Run(scripts.REPORTS, (self._reports,), tuple(islice(known, limits.REPORTS)))
-        return self._ask("reports", answers.reports, run, answer_bytes=limits.REPORTS_BYTES + ANSWER_BYTES)
+    def reports(self, known: Iterable[str] = (), *, most_bytes: int = limits.REPORTS_BYTES) -> dict[str, bytes]:
+        run = Run(scripts.REPORTS, (self._reports,), (most_bytes, *islice(known, limits.REPORTS)))
+        return self._ask("reports", answers.reports, run, answer_bytes=most_bytes + ANSWER_BYTES)
 
     def forget(self, *, nodes: Iterable[str]) -> None:
         self._remove("forget", self._reports, list(nodes))

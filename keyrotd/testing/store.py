@@ -342,6 +342,18 @@ def more_reports_than_can_be_read_hide_no_node_that_is_known(make: Make) -> None
     assert _lead(store, "a").report_count == 2
 
 
+def a_reading_of_reports_may_be_made_smaller(make: Make) -> None:
+    store = make("edge")
+    for number in range(100):
+        store.report(node=f"rogue-{number}", report=b"x" * 1_000)
+    store.report(node="edge-1", report=b"report")
+
+    found = store.reports(["edge-1"], most_bytes=8_192)
+
+    assert found["edge-1"] == b"report"
+    assert sum(map(len, found.values())) <= 8_192
+
+
 def a_request_stays_until_it_is_settled(make: Make) -> None:
     store = make("edge")
     store.request(id="r1", request=b"rotate")
@@ -459,6 +471,7 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     too_many_offers_are_told_to_no_node_until_they_are_pruned,
     offers_that_take_too_much_are_told_to_nobody_and_read_by_digest,
     more_reports_than_can_be_read_hide_no_node_that_is_known,
+    a_reading_of_reports_may_be_made_smaller,
     a_request_stays_until_it_is_settled,
     of_too_many_requests_some_are_read_and_stay,
     history_is_newest_first_and_has_an_end,

@@ -1,17 +1,19 @@
 """Whoever has the user of one agent may write reports and offers without end: it hides no node, and it goes away."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from keyrotd.core.errors import StoreUnavailable
 from keyrotd.core.messages import Goal, Request
 from keyrotd.seal.keyfiles import SigningKey
 from keyrotd.seal.messages import sign_request
 from keyrotd.seal.window import seal_window
 from keyrotd.store import limits
+from keyrotd.store.redis import RedisStore
 from tests.faults.rig import POLICY, RING, Rig
 
 JUNK = b"x" * 200
@@ -94,6 +96,34 @@ def test_a_new_leader_finds_the_nodes_in_a_flood(rig: Rig) -> None:
     rotated = rig.settle(above=window.epoch)
 
     assert rotated.current.name == window.next.name
+
+
+class Narrow(RedisStore):
+    """A way to the store that carries few bytes in time."""
+
+    carries = limits.REPORTS_BYTES
+
+    def reports(self, known: Iterable[str] = (), *, most_bytes: int = limits.REPORTS_BYTES) -> dict[str, bytes]:
+        found = super().reports(known, most_bytes=most_bytes)
+        if sum(map(len, found.values())) > self.carries:
+            raise StoreUnavailable("store: reports: no answer in time", operation="reports")
+        return found
+
+
+@pytest.mark.parametrize("carries", [limits.REPORTS_BYTES // 3, 0])
+def test_reports_that_cannot_be_read_in_time_end_with_the_known_nodes_alone(rig: Rig, carries: int) -> None:
+    store = Narrow(rig.address, ring=RING, namespace=rig.namespace, timeout_ms=5_000)
+    rig.add_desk(store=store)
+    rig.add_node()
+    rig.begin()
+    rig.pass_time(2 * POLICY.poll_interval_ms)
+    with rig.owner() as rogue:
+        rogue.hset(rig.key("reports"), mapping={f"rogue-{at}": b"x" * 830 for at in range(limits.REPORTS - 10)})
+    store.carries = carries
+    with rig.owner() as owner:
+        rig.pass_until(lambda: owner.hkeys(rig.key("reports")) == [b"node-1"], "the junk is gone")
+    store.carries = limits.REPORTS_BYTES
+    store.close()
 
 
 @pytest.mark.parametrize("where", ["offers", "reports", "requests"])
