@@ -124,7 +124,7 @@ class Demo:
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)  # noqa: S603
         for line in (done.stdout + done.stderr).strip().splitlines():
             self._say(f"  $ keyrotd rotate --now | {line}")
-        self._wait_rotated(window.epoch, "`keyrotd rotate --now`")
+        self._wait_rotated(window.epoch, "scheduled rotation" if done.returncode else "`keyrotd rotate --now`")
 
     def _wait_rotated(self, epoch: int, what: str) -> None:
         self._until(lambda: self.fleet.in_step(self.store, above=epoch), what)

@@ -301,8 +301,8 @@ def _refuse(change: Change, done: str, key_ids: str, hindrances: Iterator[str]) 
     if found:
         raise KeyrotdError(
             f"{change.called} {key_ids} is not {done}, nothing was changed: {listed(found, 20)}",
-            hint="copy the files, reload, and try again; --without NODE leaves out a node that is gone for good, or "
-            "whose report nobody can prove",
+            hint="copy the files, reload, and try again a poll later; --without NODE leaves out a node that is gone "
+            "for good, or whose report nobody can prove",
         )
 
 

@@ -261,7 +261,7 @@ def _window_faults(situation: Situation) -> Iterator[Fault]:
     if now_at >= window.seals_until:
         yield Fault(
             f"key {short(window.current.name)} may no longer seal since {instant(window.seals_until, now_at)}",
-            "nodes seal with keys of their own, and tickets resume on one node only, until a scheduler publishes",
+            "nodes go on in step without a leader (see stranded below), and a leader takes them up where they are",
         )
     if beat is not None and beat.epoch > window.epoch:
         yield Fault(
@@ -270,7 +270,8 @@ def _window_faults(situation: Situation) -> Iterator[Fault]:
         )
     decision = foresee(situation)
     late_at = (situation.due_at or now_at) + max(_longest_silence_ms(situation.policy), situation.policy.spacing_ms)
-    if situation.led and now_at >= late_at and decision is not None and not isinstance(decision, Hold):
+    renewing = now_at >= window.seals_until  # said above; a new leader listens first
+    if situation.led and not renewing and now_at >= late_at and decision and not isinstance(decision, Hold):
         yield Fault(
             f"a rotation is due since {instant(situation.due_at or now_at, now_at)} and nothing seen here holds it",
             "the leader's log says why; so does `keyrotd history`",
@@ -280,8 +281,11 @@ def _window_faults(situation: Situation) -> Iterator[Fault]:
 _FOR_NODES = {
     Standing.BEHIND: ("behind", "its agent's log says which server does not take the keys, and why"),
     Standing.DRIFT: ("drifting", "something else changes these servers' keys: a reload without the key file, a person"),
-    Standing.STRANDED: ("stranded", "no leader is heard: they go on in step until one is back. does a scheduler run?"),
-    Standing.ISOLATED: ("isolated", "it seals with keys of its own: its log says which window or beat it refuses"),
+    Standing.STRANDED: ("stranded", "they go on in step until a leader renews the window, once every node could speak"),
+    Standing.ISOLATED: (
+        "isolated",
+        "it seals with keys of its own: it has no window yet, or its log says why it takes none",
+    ),
     Standing.HOLDS_NEWER: ("ahead of the store", "the store lost windows: the leader mends within seconds"),
     Standing.SILENT: ("silent", "is its agent running, and can it reach the store? it is forgotten after a day"),
 }

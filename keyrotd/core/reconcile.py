@@ -126,8 +126,10 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
     if (seen.current.name, seen.next.name) == (held.window.current.name, held.window.next.name):
         # Mended: the same keys, so the same way on.
         adopted = replace(adopted, spread=held.spread, stood_in=held.stood_in, succession=held.succession)
-    elif held.succession is not None and None in {seen.current.stek, seen.next.stek}:
-        adopted = replace(adopted, succession=succession(seen, held.succession.lines))
+    if adopted.succession is None and None in {seen.current.stek, seen.next.stek}:
+        # A copy whose seeds were forgotten on the way: what this node knows of them does not go with its old window.
+        known = held.succession or succession(held.window)
+        adopted = replace(adopted, succession=succession(seen, known.lines))
     return Adopt(adopted, fork=fork)
 
 

@@ -405,9 +405,15 @@ class RingAgent:
             telemetry.event("window.installed", ring=ring, server=name, epoch=epoch, took_s=took_ms / 1000)
         elif report.state in {ServerState.FAILED, ServerState.UNREACHABLE}:
             telemetry.count("installs_total", ring=ring, server=name, outcome=report.state.value)
-        if tended.crowded and tended.installed:
+        if tended.installed and self._drops_tickets(report.slots):
             telemetry.count("dropped_keys_total", ring=ring, server=name)
         self._say(f"server {name}", report.fault or None, hint=tended.hint, server=name)
+
+    def _drops_tickets(self, slots: int | None) -> bool:
+        """Whether a key that this node has sealed with, and that should still open, finds no slot."""
+        if slots is None or self._held is None or self._orders is None:
+            return False
+        return any(stek.name in self._held.sealed for stek in self._orders.keys.opening[slots:])
 
     def _late(self, names: Iterable[str]) -> None:
         for name in names:
@@ -535,7 +541,7 @@ class RingAgent:
         if held is None:
             return f"ring {ring}: this node holds no window yet and seals with keys of its own"
         what = "goes on by succession" if standing is Footing.STRANDED else "seals with keys of its own"
-        return f"ring {ring}: window {held.window.epoch} may no longer seal and no newer one came: this node {what}"
+        return f"ring {ring}: no leader is heard since window {held.window.epoch}: this node {what}"
 
     # Effects that may fail without harm.
 

@@ -56,7 +56,6 @@ class Tended:
     instance: str
     installed: bool = False
     drifted: bool = False
-    crowded: bool = False
     hint: str | None = None
     crash: Crash | None = None
 
@@ -103,7 +102,7 @@ def _brought(driver: Driver, keys: Keys, orders: Orders, told: Tended, before: T
     if not orders.ours and _holds_something(seen) and not in_step(seen, keys):
         return replace(told, report=replace(told.report, slots=seen.slots), instance=seen.instance)
     if in_step(seen, keys):
-        return _in_step(told, seen, keys)
+        return _in_step(told, seen)
     was_ours = before is not None and before.report.state is ServerState.IN_STEP and before.wanted == told.wanted
     driver.install(keys)
     seen = driver.observe()
@@ -112,13 +111,12 @@ def _brought(driver: Driver, keys: Keys, orders: Orders, told: Tended, before: T
             f"server {driver.name}: took the keys and then did not show them",
             hint="does anybody else set its keys? the next tick tries again",
         )
-    return replace(_in_step(told, seen, keys), installed=True, drifted=was_ours)
+    return replace(_in_step(told, seen), installed=True, drifted=was_ours)
 
 
-def _in_step(told: Tended, seen: Installed, keys: Keys) -> Tended:
+def _in_step(told: Tended, seen: Installed) -> Tended:
     report = replace(told.report, state=ServerState.IN_STEP, slots=seen.slots)
-    crowded = seen.slots is not None and len(keys.opening) > seen.slots
-    return replace(told, report=report, instance=seen.instance, crowded=crowded)
+    return replace(told, report=report, instance=seen.instance)
 
 
 def _proven(server: Server, keys: Keys, told: Tended, before: Tended | None) -> Tended:

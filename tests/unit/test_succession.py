@@ -248,6 +248,19 @@ def test_a_rotation_carries_what_late_nodes_went_on_along_before_they_had_its_wi
     assert in_time == four
 
 
+def test_a_copy_without_seeds_takes_no_line_from_who_knows_them() -> None:
+    """The store lost the window, and others offer it as it is left to them."""
+    late_at = THREE.current.opens_until
+    held = on(Held(window=TWO).heard(TWO.published_at + MINUTE), late_at)
+
+    adopted = accept(THREE.at(late_at), held, NO_MEMORY, fresh=True, now_at=late_at)
+
+    assert isinstance(adopted, Adopt)
+    assert adopted.held.succession is not None
+    assert [line.root for line in adopted.held.succession.lines][1] == THREE.current.name
+    assert sealing(on(adopted.held, late_at), late_at) == sealing(held, late_at)
+
+
 def test_a_renewal_drops_nothing_that_still_opens() -> None:
     now_at = THREE.seals_until + 2 * R_MS + MINUTE
     renewal = renew(THREE, root=THREE.next, fresh=(stek(70), stek(71)), fence=9, now_at=now_at, terms=terms(now_at))
