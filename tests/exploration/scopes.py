@@ -12,7 +12,7 @@ class Scope:
     """
     `begun`: from a ring in step, and not from one that never had a window. `opening` is what befell it since.
 
-    `long`: not in every run of the tests. `far`: by the command only, for it takes many minutes.
+    `long`: more than a minute, so not in every run of the tests; `far`: only by the command.
     """
 
     name: str
@@ -68,7 +68,7 @@ SCOPES = (
     Scope(name="revoked", luck=Luck(revokes=1)),
     Scope(name="missed", luck=Luck(mishaps=1), long=True),
     Scope(name="rebooted", luck=Luck(reboots=1), long=True),
-    Scope(name="tricked", luck=Luck(tricks=1), long=True),
+    Scope(name="tricked", luck=Luck(tricks=1), far=True),
     Scope(name="died", luck=Luck(deaths=1), far=True),
     Scope(name="stranded", luck=Luck(outages=1), far=True),
     Scope(name="cut", luck=Luck(cuts=1), far=True),
