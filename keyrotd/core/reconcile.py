@@ -181,7 +181,9 @@ def _sealing(held: Held, now_at: int) -> Key | None:
     """Return the shared key that seals now, None if none may."""
     window = held.window
     if _unspread(held, now_at):
-        may = [key for key in (*held.strays, *window.previous) if sealing_at(key, now_at)]
+        # What it went on along itself: others opened that. A parallel line may be one that only some know of.
+        ours = (key for key in (*held.strays, *window.previous) if key.name in held.sealed)
+        may = [key for key in ours if sealing_at(key, now_at)]
         return min(may, key=lambda key: _since(held, key), default=None)
     if now_at < window.seals_until:
         return window.next if held.stood_in else window.current

@@ -12,7 +12,7 @@ class Scope:
     """
     `begun`: from a ring in step, and not from one that never had a window. `opening` is what befell it since.
 
-    `long`: more than a minute, so not in every run of the tests; `far`: only by the command.
+    `long`: not in every run of the tests. `far`: by the command only, for it takes many minutes.
     """
 
     name: str

@@ -18,8 +18,8 @@ youngest ticket of each key on every node after every step is all tickets of eve
   does not stand while the store is away. What the server of a dead agent goes on sealing after `seals_until` is outside
   G1, as it is outside G3.
 - A node that came without a cache to a stranded fleet, after the store had lost a seed that it went on along and the
-  nodes had forgotten that seed, is not in sync until T after a leader came back: what was sealed before then, only who
-  went on can open.
+  nodes had forgotten that seed, is not in sync until T after all have read what a leader who came back published:
+  what was sealed before, only who went on can open.
 - A server without a key file that was restarted is not in sync until its keys were read back again; one with a file is.
 - Between the publish of a revocation and its installation a node is not in sync: what it seals is burnt by intent.
   That holds for a revocation done again because the store lost it.
@@ -94,6 +94,7 @@ class Claims:
         self._ever_lost = False
         self._fence = 0
         self._lost_until = 0  # T after a leader came back that did not know what nodes had gone on along
+        self._whole_rank: tuple[int, int, int, int] | None = None  # of the first window after that which has all seeds
         self._newcomers: set[str] = set()  # nodes without the seeds that others went on along
         self._followers: set[bytes] = set()
         self._first_sealed: dict[bytes, int] = {}  # when anybody first sealed with a key
@@ -123,7 +124,7 @@ class Claims:
         if None in {window.current.stek, window.next.stek}:
             self._lost_until = sys.maxsize
         elif self._lost_until == sys.maxsize or (self._ever_lost and self._lost_on(window)):
-            self._lost_until = world.now + world.policy.ticket_lifetime_ms + self._slack_ms
+            self._lost_until, self._whole_rank = sys.maxsize, window.rank
         if self.newest is None or window.rank > self.newest.rank:
             self._enthrone(window)
         self._burn(window)
@@ -318,6 +319,12 @@ class Claims:
         lost = newest is not None and (stored is None or stored.digest != newest.digest)
         if lost and newest is not None and self.world.now >= newest.seals_until - self._slack_ms:
             self._lost_until = sys.maxsize
+        whole = self._whole_rank
+        read = [self.windows.get(node.read_back[0]) for node in self.world.nodes if node.read_back is not None]
+        shown = [window.rank for window in read if window is not None]
+        if whole is not None and len(shown) == len(self.world.nodes) and min(shown) >= whole:
+            self._lost_until = self.world.now + self.world.policy.ticket_lifetime_ms + self._slack_ms
+            self._whole_rank = None
         if self.world.now >= self._lost_until:
             self._newcomers.discard(node.name)
         return node.name in self._newcomers and self.world.now < self._lost_until
