@@ -165,9 +165,11 @@ def steps(held: Held, now_at: int) -> int:
 def seals_until(held: Held, now_at: int) -> int | None:
     """Return the instant from which the shared key that seals now may not any more; None while none does."""
     key = _sealing(held, now_at)
-    if key is None or key.seals_until is None or key.name == held.window.current.name:
-        return None if key is None else held.window.seals_until
-    return key.seals_until
+    if key is None:
+        return None
+    # `next` has no end of its own yet: who stands in with it stops when the window ends.
+    of_window = key.name in {held.window.current.name, held.window.next.name}
+    return held.window.seals_until if of_window else key.seals_until
 
 
 def steady(held: Held | None, now_at: int) -> bool:
@@ -182,9 +184,8 @@ def _sealing(held: Held, now_at: int) -> Key | None:
     window = held.window
     if _unspread(held, now_at):
         # What it went on along itself: others opened that. A parallel line may be one that only some know of.
-        ours = (key for key in (*held.strays, *window.previous) if key.name in held.sealed)
-        may = [key for key in ours if sealing_at(key, now_at)]
-        return min(may, key=lambda key: _since(held, key), default=None)
+        may = {key.name: key for key in (*held.strays, *window.previous) if sealing_at(key, now_at)}
+        return next((may[name] for name in held.sealed if name in may), None)
     if now_at < window.seals_until:
         return window.next if held.stood_in else window.current
     if now_at >= window.seals_until + window.max_stranded_ms:

@@ -17,6 +17,9 @@ from keyrotd.core.policy import DRIFT_DIVISOR
 from keyrotd.core.stek import Stek
 from keyrotd.core.window import MAX_KEYS, Key, Terms, Window, kept, made, promoted, successor
 
+#: A line opens this many steps back, and no more: with three lines in use, what a renewal can take over in one window.
+MAX_STEPS_OPEN = MAX_KEYS // 4
+
 
 def follower(key: Key, linger_ms: int) -> Key:
     """Return the key that follows `key`, whose seed must be known; it opens for `linger_ms` after it last sealed."""
@@ -71,7 +74,7 @@ class Line:
         return tuple(self._links(now_at))
 
     def _needed(self, key: Key, now_at: int) -> bool:
-        return key.open_at(now_at) and now_at - starts_at(key) < MAX_KEYS // 4 * key.step_ms
+        return key.open_at(now_at) and now_at - starts_at(key) < MAX_STEPS_OPEN * key.step_ms
 
     def _links(self, now_at: int) -> Iterator[Key]:
         key = self.at(now_at).oldest
@@ -152,7 +155,7 @@ def carried(made: Window, window: Window, *, settled_at: int | None, now_at: int
         for line in (lines.current, *lines.others)
         if line is not None
         for key in line.open_at(now_at)
-        if starts_at(key) <= until and key.open_at(now_at) and key.name not in names
+        if starts_at(key) <= until and key.name not in names
     }
     return replace(made, previous=kept((*made.previous, *gone_on.values()), now_at, terms)) if gone_on else made
 
