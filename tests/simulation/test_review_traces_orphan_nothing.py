@@ -4,10 +4,13 @@ The traces by which the protocol was broken on paper, replayed on the real thing
 Every scene is watched by the claims (see claims.py): an orphan or a key out of its bounds ends it where it happens.
 """
 
+from typing import Any
+
 import pytest
 
 from keyrotd.core.messages import Goal
 from keyrotd.core.policy import impossible
+from keyrotd.core.window import Window
 from keyrotd.store.memory import Fault, MemoryServer
 from keyrotd.testing.telemetry import SilentTelemetry
 from keyrotd.testing.twins import MemoryServer as Twin
@@ -126,8 +129,8 @@ def test_a_failover_between_clocks_that_differ_costs_no_ticket(apart_s: int) -> 
 # F3: a revoked key comes back.
 
 
-def test_a_store_put_back_to_before_a_revoke_brings_no_key_back() -> None:
-    """Its owner also hides reports and offers, and waits for the scheduler to be restarted."""
+def _revoked() -> tuple[Fleet, dict[str, Any], Window]:
+    """A fleet after a revocation, with the store as it was before, and the window that was burnt."""
     world = fleet()
     until_rotation(world)
     until_in_step(world)
@@ -136,6 +139,12 @@ def test_a_store_put_back_to_before_a_revoke_brings_no_key_back() -> None:
     world.ask(Goal.REVOKE)
     until_rotation(world)
     until_in_step(world)
+    return world, before, burnt
+
+
+def test_a_store_put_back_to_before_a_revoke_brings_no_key_back() -> None:
+    """Its owner also hides reports and offers, and waits for the scheduler to be restarted."""
+    world, before, burnt = _revoked()
 
     world.rulers[0].die()
     world.put_back(before)
@@ -151,14 +160,7 @@ def test_a_revoke_that_only_the_nodes_disks_remember_stands_and_is_said(monkeypa
     """Store, scheduler and caches are as before it, all at once. Nobody opens a burnt key, and one order ends it."""
     said: list[str] = []
     monkeypatch.setattr(SilentTelemetry, "fault", lambda *told, **_: said.append(told[2] or ""))
-    world = fleet()
-    until_rotation(world)
-    until_in_step(world)
-    before, burnt = world.store.snapshot(), world.claims.newest
-    assert burnt is not None
-    world.ask(Goal.REVOKE)
-    until_rotation(world)
-    until_in_step(world)
+    world, before, burnt = _revoked()
 
     (ruler,) = world.rulers
     ruler.die()
