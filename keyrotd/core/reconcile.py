@@ -172,6 +172,12 @@ def seals_until(held: Held, now_at: int) -> int | None:
     return held.window.seals_until if of_window else key.seals_until
 
 
+def opens_until(held: Held, now_at: int) -> int | None:
+    """Return the instant from which none of the shared keys may open any more; None while none does."""
+    opening = (key for key in _opening(held, now_at) if key.stek is not None and key.open_at(now_at))
+    return max((key.opens_until for key in opening), default=None)
+
+
 def steady(held: Held | None, now_at: int) -> bool:
     """Whether every key that opens here is open everywhere, so that any of them may seal for microseconds."""
     if held is None or held.confirmed:

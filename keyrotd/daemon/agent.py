@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from keyrotd.core.decide import listed, owes
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
-from keyrotd.core.keys import names
+from keyrotd.core.keys import Tenure, names
 from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
 from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS, jittered_ms
 from keyrotd.core.reconcile import (
@@ -23,6 +23,7 @@ from keyrotd.core.reconcile import (
     changes_at,
     footing,
     keys_at,
+    opens_until,
     seals_until,
     steady,
     steps,
@@ -101,7 +102,7 @@ class RingAgent:
         self._patience_ms = jittered_ms(settings.poll_interval_ms * 2**MAX_BACKOFF_DOUBLINGS) + STORE_MS
         self._heard_ms = self._started_ms  # when a leader was heard last
         self._footing: tuple[Footing, int] | None = None
-        self._bound_at: int | None = None  # the instant of the bound that is written down
+        self._tenure: Tenure | None = None  # what servers were told last of how long they may use their keys
         self._fleet = FleetTime(world.clock, self._steady_ms)
         self._beat: Beat | None = None
         self._held: Held | None = None
@@ -356,16 +357,16 @@ class RingAgent:
         standing = footing(held, now_at or 0)
         if standing is Footing.ISOLATED:
             self._refresh_own()
+        self._tenure = None if held is None else self._measured(held, now_at or 0)
         self._orders = orders = Orders(
-            keys=keys_at(held, self._own, now_at or 0),
+            keys=replace(keys_at(held, self._own, now_at or 0), tenure=self._tenure),
             settled=steady(held, now_at or 0),
             ours=held is not None or self._past_bound(),
         )
         self._ordered = None if held is None else held.window.digest
         self._ordered_at = now_at
         self._note(standing, held, now_at or 0)
-        if held is not None:
-            self._remember_bound(held, now_at or 0)
+        self._remember_bound()
         tasks = {
             server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
             for server in self._world.servers
@@ -379,15 +380,28 @@ class RingAgent:
         if held is not None:
             self._raise_floor(held.window)
 
-    def _remember_bound(self, held: Held, now_at: int) -> None:
-        """Before a key goes into a server, write down when it has to stop: caches get lost."""
-        until = seals_until(held, now_at)
-        if until is None or until == self._bound_at:
-            return
+    def _measured(self, held: Held, now_at: int) -> Tenure:
+        """Return the bounds of the keys for now by this machine's boot clock, and those already given while they do."""
         clock = self._world.clock
-        bound = Bound(clock.boot_id, clock.boot_ms() + until - now_at)
-        self._write_memory(replace(self._remembered, bound=bound))
-        self._bound_at = until if self._remembered.bound == bound else None
+        ahead_ms, seals, opens = clock.boot_ms() - now_at, seals_until(held, now_at), opens_until(held, now_at)
+        tenure = Tenure(
+            boot_id=clock.boot_id,
+            epoch=held.window.epoch,
+            step=steps(held, now_at),
+            seals_until_ms=None if seals is None else seals + ahead_ms,
+            opens_until_ms=None if opens is None else opens + ahead_ms,
+        )
+        if self._tenure is not None and tenure.agrees(self._tenure, held.window.eps_ms):
+            return self._tenure
+        return tenure
+
+    def _remember_bound(self) -> None:
+        """Before a key goes into a server, write down when it has to stop: caches get lost."""
+        if self._tenure is None or self._tenure.seals_until_ms is None:
+            return
+        bound = Bound(self._tenure.boot_id, self._tenure.seals_until_ms)
+        if bound != self._remembered.bound:
+            self._write_memory(replace(self._remembered, bound=bound))
 
     def _past_bound(self) -> bool:
         return self._remembered.bound is not None and self._remembered.bound.passed(self._world.clock)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from keyrotd.core.errors import InstallFailed
-from keyrotd.core.keys import Installed, Keys, in_step, names
+from keyrotd.core.keys import Installed, Keys, Tenure, in_step, names
 from keyrotd.core.messages import ProbeState, ServerReport, ServerState
 from keyrotd.core.stek import Secrets
 from keyrotd.daemon.turns import Crash, attempt
@@ -46,13 +46,14 @@ class Orders:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tended:
     """
-    How a server was left. `wanted` are the names of the keys it was to hold; `drifted`: it had lost them.
+    How a server was left. `wanted` are the names of the keys it was to hold, for `tenure`; `drifted`: it had lost them.
 
     `crash`: what its driver did that no driver may do.
     """
 
     report: ServerReport
     wanted: tuple[str, ...]
+    tenure: Tenure | None
     instance: str
     installed: bool = False
     drifted: bool = False
@@ -73,6 +74,7 @@ def tend(server: Server, orders: Orders, before: Tended | None) -> Tended:
             fault="",
         ),
         wanted=names(keys),
+        tenure=keys.tenure,
         instance="" if before is None else before.instance,
     )
     outcome = attempt(lambda: _tended(server, keys, orders, told, before))
@@ -103,7 +105,11 @@ def _brought(driver: Driver, keys: Keys, orders: Orders, told: Tended, before: T
         return replace(told, report=replace(told.report, slots=seen.slots), instance=seen.instance)
     if in_step(seen, keys):
         return _in_step(told, seen)
-    was_ours = before is not None and before.report.state is ServerState.IN_STEP and before.wanted == told.wanted
+    was_ours = (
+        before is not None
+        and before.report.state is ServerState.IN_STEP
+        and (before.wanted, before.tenure) == (told.wanted, told.tenure)
+    )
     driver.install(keys)
     seen = driver.observe()
     if not in_step(seen, keys):

@@ -1,6 +1,8 @@
 """Keys fit into slots by their use, and a server is in step only if it shows exactly what was asked of it."""
 
-from keyrotd.core.keys import Installed, Keys, Place, in_step, names, shows
+from dataclasses import replace
+
+from keyrotd.core.keys import Installed, Keys, Place, Tenure, in_step, names, shows
 from keyrotd.core.stek import Scheme, Stek
 from tests.unit.builders import stek
 
@@ -82,3 +84,25 @@ def test_names_are_public_and_carry_no_secret() -> None:
     assert names(keys) == tuple(key.name.hex() for key in (K3, K4, K2, K1))
     assert K3.seed.hex() not in repr(keys)
     assert repr(K3.seed) not in repr(keys)
+
+
+def test_a_server_that_keeps_time_must_show_for_how_long_it_holds_its_keys() -> None:
+    tenure = Tenure(boot_id="b", epoch=7, step=0, seals_until_ms=5_000, opens_until_ms=9_000)
+    keys = replace(KEYS, tenure=tenure)
+
+    assert shows(place(K3, KEYS.opening), keys)
+    assert shows(replace(place(K3, KEYS.opening), tenure=tenure), keys)
+    assert not shows(replace(place(K3, KEYS.opening), tenure=replace(tenure, seals_until_ms=4_000)), keys)
+    assert not shows(replace(place(K3, KEYS.opening), tenure=tenure), KEYS)
+    assert keys.fit(3).tenure == keys.lingering().tenure == tenure
+
+
+def test_bounds_that_were_measured_twice_agree_and_others_do_not() -> None:
+    tenure = Tenure(boot_id="b", epoch=7, step=0, seals_until_ms=5_000, opens_until_ms=None)
+
+    assert replace(tenure, seals_until_ms=5_100).agrees(tenure, within_ms=100)
+    assert not replace(tenure, seals_until_ms=5_101).agrees(tenure, within_ms=100)
+    assert not replace(tenure, seals_until_ms=None).agrees(tenure, within_ms=100)
+    assert not replace(tenure, opens_until_ms=5_000).agrees(tenure, within_ms=100)
+    assert not replace(tenure, boot_id="c").agrees(tenure, within_ms=100)
+    assert not replace(tenure, epoch=8).agrees(tenure, within_ms=100)

@@ -12,6 +12,7 @@ DONE = Tended(
         name="h", driver="haproxy", state=ServerState.IN_STEP, slots=3, probe=ProbeState.NONE, fault=""
     ),
     wanted=(),
+    tenure=None,
     instance="1",
 )
 
