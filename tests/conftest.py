@@ -1,22 +1,41 @@
 """What all tests share: the real servers, and an honest last word about those that are not here."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.live import Maker
 from tests import servers_found
 
+_DEBIAN = pytest.mark.debian
 
-@pytest.fixture(scope="session", params=["wheel", pytest.param("debian", marks=pytest.mark.debian)])
+
+@pytest.fixture(scope="session", params=["wheel", pytest.param("debian", marks=_DEBIAN)])
 def haproxy_exe(request: pytest.FixtureRequest) -> Path:
     """Each HAProxy in turn: 2.8 from its wheel, 2.6 from Debian."""
     return servers_found.wheel_haproxy() if request.param == "wheel" else servers_found.debian_haproxy()
 
 
-@pytest.fixture(scope="session", params=["wheel", pytest.param("debian", marks=pytest.mark.debian)])
+@pytest.fixture(scope="session", params=["wheel", pytest.param("debian", marks=_DEBIAN)])
 def store_exe(request: pytest.FixtureRequest) -> Path:
     """Each store server in turn: Valkey 9.1 from its wheel, Redis 7.0 from Debian."""
     return servers_found.wheel_valkey() if request.param == "wheel" else servers_found.debian_redis()
+
+
+#: Every kind of server that scenarios over whole fleets run on: one line each, and they all do.
+KINDS = (
+    pytest.param(lambda: partial(HAProxy, exe=servers_found.wheel_haproxy()), id="haproxy"),
+    pytest.param(lambda: partial(HAProxy, exe=servers_found.debian_haproxy()), id="debian-haproxy", marks=_DEBIAN),
+)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def maker(request: pytest.FixtureRequest) -> Maker:
+    """How a fleet gets its servers, of each kind in turn."""
+    found: Maker = request.param()
+    return found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

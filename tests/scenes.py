@@ -23,6 +23,7 @@ from keyrotd.servers.ring import USUAL_SLOTS
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.fleet import RING, Fleet, Pace
+from keyrotd.testing.haproxy import HAProxy
 
 #: The fastest life in which a stalled machine is still no fault: rotations come by request, whenever no key with live
 #: tickets would leave HAProxy's three slots (T + eps, here 1.1 s, after the last one was read back everywhere).
@@ -47,6 +48,11 @@ def short_directory() -> Iterator[Path]:
         yield Path(name)
     finally:
         shutil.rmtree(name)
+
+
+def haproxies(fleet: Fleet) -> list[HAProxy]:
+    """Those of its servers whose rings of keys can be asked."""
+    return [server for server in fleet.servers if isinstance(server, HAProxy)]
 
 
 @contextmanager

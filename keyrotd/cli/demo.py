@@ -23,7 +23,7 @@ from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.clients import Clients
 from keyrotd.testing.fleet import RING, Fleet
-from keyrotd.testing.haproxy import HAProxy, find_haproxy
+from keyrotd.testing.live import LiveServer
 
 _LEAST_ROTATIONS = 3
 #: A rotation is due every 8 s here; whatever takes three times that is stuck.
@@ -55,7 +55,7 @@ def demo(nodes: int, rotations: int) -> None:
     """
     # A short path: a Unix socket's may have 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="keyrotd-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
-    fleet = Fleet(directory / "f", find_haproxy(), nodes=nodes)
+    fleet = Fleet(directory / "f", nodes=nodes)
     try:
         clean = Demo(fleet, rotations).run()
     finally:
@@ -94,7 +94,7 @@ class Demo:
             rand=random.Random(),  # noqa: S311 - whom a client visits is no secret
         )
         self._say(f"window {window.epoch} is read back on all nodes; R 8s, T {words(self.lifetime_ms)}; clients begin")
-        self.pids = {haproxy.name: haproxy.pid for haproxy in fleet.haproxies}
+        self.pids = {server.name: server.pid for server in fleet.servers}
         with self._watching(), self.clients.hammering(threads=_HAMMERS):
             self._scene()
         return self._summary()
@@ -129,9 +129,9 @@ class Demo:
     def _wait_rotated(self, epoch: int, what: str) -> None:
         self._until(lambda: self.fleet.in_step(self.store, above=epoch), what)
         self.rotated += self._window().epoch - epoch
-        for haproxy in self.fleet.haproxies:
-            if haproxy.pid != self.pids[haproxy.name]:
-                self.moved_pids.append(haproxy.name)
+        for server in self.fleet.servers:
+            if server.pid != self.pids[server.name]:
+                self.moved_pids.append(server.name)
         self._say(f"{what}: window {self._window().epoch} is read back on all nodes")
 
     def _kill_leader(self) -> None:
@@ -142,17 +142,17 @@ class Demo:
         self._say(f"killed {leader} (SIGKILL): {self._leader()} leads after {time.monotonic() - began_s:.1f} s")
 
     def _reload(self) -> None:
-        haproxy = self.fleet.haproxies[0]
-        haproxy.reload()
-        self.pids[haproxy.name] = haproxy.pid
-        self._say(f"reloaded HAProxy {haproxy.name}: a new worker, the same keys")
+        server = self.fleet.servers[0]
+        server.reload()
+        self.pids[server.name] = server.pid
+        self._say(f"reloaded HAProxy {server.name}: a new worker, the same keys")
 
     def _restart(self) -> None:
-        haproxy = self.fleet.haproxies[1]
-        with self._drained(haproxy):
-            haproxy.restart()
-        self.pids[haproxy.name] = haproxy.pid
-        self._say(f"restarted HAProxy {haproxy.name} (out of the balancer meanwhile): its file had the keys")
+        server = self.fleet.servers[1]
+        with self._drained(server):
+            server.restart()
+        self.pids[server.name] = server.pid
+        self._say(f"restarted HAProxy {server.name} (out of the balancer meanwhile): its file had the keys")
 
     def _restart_agent(self) -> None:
         name = f"agent-{self.fleet.nodes}"
@@ -197,10 +197,10 @@ class Demo:
                 continue
 
     @contextmanager
-    def _drained(self, haproxy: HAProxy) -> Iterator[None]:
+    def _drained(self, server: LiveServer) -> Iterator[None]:
         """Take a node out of the balancer, as one does before a restart."""
         everybody = self.clients.targets
-        self.clients.targets = [t for t in everybody if str(t) != haproxy.address]
+        self.clients.targets = [t for t in everybody if str(t) != server.address]
         # Whoever is on the way there arrives within a handshake's timeout; a handshake here takes milliseconds.
         handshakes = self.clients.tally.handshakes
         self._until(lambda: self.clients.tally.handshakes > handshakes + 2 * _HAMMERS, "clients go elsewhere")
@@ -216,7 +216,7 @@ class Demo:
         return window
 
     def _counter(self, number: int) -> int:
-        node = self.fleet.haproxies[number - 1].name
+        node = self.fleet.servers[number - 1].name
         return next((r.counter for r in self.fleet.reports(self.store) if r.node == node), 0)
 
     def _leader(self) -> str:

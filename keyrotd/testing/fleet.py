@@ -1,12 +1,14 @@
-"""A whole fleet on this machine, all of it real: store, schedulers, agents, HAProxy nodes behind one certificate."""
+"""A whole fleet on this machine, all of it real: store, schedulers, agents, TLS servers behind one certificate."""
 
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from keyrotd.core.errors import CorruptWindow, KeyrotdError
@@ -20,7 +22,8 @@ from keyrotd.store import addresses, embedded
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.certificates import new_authority
 from keyrotd.testing.children import start_child, stop_child, wait_until
-from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.haproxy import HAProxy, find_haproxy
+from keyrotd.testing.live import LiveServer, Maker
 from keyrotd.tls.handshake import Trust
 from keyrotd.tls.target import Target, parse_target
 
@@ -47,18 +50,19 @@ class Fleet:
     """
     `directory` must be short (Unix sockets) and is the caller's to remove. `close` ends every process it started.
 
+    Each node's server is made by the next of `makers` in turn; without any, by the HAProxy that this machine has.
     Schedulers are numbered from 1, agents and nodes likewise. `amend` has the last word on each configuration, given
     its name (`s1`, `a1`) and its text.
     """
 
     directory: Path
-    haproxy_exe: Path
+    makers: Sequence[Maker] = field(default_factory=lambda: (partial(HAProxy, exe=find_haproxy()),))
     nodes: int = 3
     schedulers: int = 2
     pace: Pace = field(default_factory=Pace)
     store_exe: Path | None = None
     amend: Callable[[str, str], str] = field(default=lambda _name, text: text)
-    haproxies: list[HAProxy] = field(default_factory=list, init=False)
+    servers: list[LiveServer] = field(default_factory=list, init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -69,24 +73,24 @@ class Fleet:
             path.touch(mode=0o600)
             path.write_text(text)
         self.ca, self.certificate = new_authority(datetime.now(UTC)).write(self.directory)
-        self.haproxies = [
-            HAProxy(f"node-{n}", self.haproxy_exe, self.directory / f"h{n}", self.certificate)
-            for n in range(1, self.nodes + 1)
+        self.servers = [
+            make(name=f"node-{n}", directory=self.directory / f"n{n}", certificate=self.certificate)
+            for n, make in zip(range(1, self.nodes + 1), cycle(self.makers), strict=False)
         ]
         self._store: embedded.Embedded | None = None
 
     # Starting and ending.
 
     def start(self) -> None:
-        """Store, schedulers and agents first: the agents write the key files that HAProxy needs to start."""
+        """Store, schedulers and agents first: the agents write the key files that servers need to start."""
         self.start_store()
         for number in range(1, self.schedulers + 1):
             self.start_scheduler(number)
         for number in range(1, self.nodes + 1):
             self.start_agent(number)
-        for haproxy in self.haproxies:
-            self._until(haproxy.key_file.exists, f"agent of {haproxy.name} writes its key file")
-            haproxy.start()
+        for server in self.servers:
+            self._until(server.key_file.exists, f"agent of {server.name} writes its key file")
+            server.start()
 
     def start_store(self) -> None:
         self._store = embedded.start(runtime_dir=self.directory, data_dir=self.directory / "db", server=self.store_exe)
@@ -101,7 +105,7 @@ class Fleet:
         self._spawn(f"scheduler-{number}", "scheduler", config)
 
     def start_agent(self, number: int) -> None:
-        config = self._configure(f"a{number}", agent=self.haproxies[number - 1])
+        config = self._configure(f"a{number}", agent=self.servers[number - 1])
         self._spawn(f"agent-{number}", "agent", config)
 
     def kill(self, name: str) -> None:
@@ -114,8 +118,8 @@ class Fleet:
         stop_child(self.processes.pop(name))
 
     def close(self) -> None:
-        for haproxy in self.haproxies:
-            haproxy.stop()
+        for server in self.servers:
+            server.stop()
         for name in reversed(list(self.processes)):
             self.stop(name)
         self.stop_store()
@@ -133,7 +137,7 @@ class Fleet:
 
     @property
     def targets(self) -> list[Target]:
-        return [parse_target(haproxy.address) for haproxy in self.haproxies]
+        return [parse_target(server.address) for server in self.servers]
 
     @property
     def trust(self) -> Trust:
@@ -204,7 +208,7 @@ class Fleet:
         argv = [sys.executable, "-m", "keyrotd", command, "--config", str(config)]
         self.processes[name] = start_child(argv, log=self.directory / f"{name}.log")
 
-    def _configure(self, name: str, *, agent: HAProxy | None) -> Path:
+    def _configure(self, name: str, *, agent: LiveServer | None) -> Path:
         home, pace = self.directory / name, self.pace
         home.mkdir(mode=0o700, exist_ok=True)
         text = f"""\
@@ -238,11 +242,9 @@ listen = "off"
         if agent is not None:
             text += f"""\
 [[server]]
-name = "haproxy"
+name = "{agent.kind}"
 ring = "{RING}"
-driver = "haproxy"
-socket = "{agent.socket}"
-key_file = "{agent.key_file}"
+{agent.section}\
 probe = "{agent.address}"
 sni = "localhost"
 ca_file = "{self.ca}"

@@ -6,9 +6,11 @@ import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from keyrotd.core.errors import KeyrotdError
 from keyrotd.testing.children import start_child, stop_child, wait_until
+from keyrotd.testing.live import free_ports
 
 
 def find_haproxy() -> Path:
@@ -44,9 +46,11 @@ class HAProxy:
     ports: tuple[int, ...] = field(default=(), init=False)
     _master: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
+    kind: ClassVar[str] = "haproxy"
+
     def __post_init__(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.ports = _free_ports(1 + len(self.extra_key_files))
+        self.ports = free_ports(1 + len(self.extra_key_files))
 
     @property
     def port(self) -> int:
@@ -67,6 +71,14 @@ class HAProxy:
     @property
     def log(self) -> Path:
         return self.directory / "haproxy.log"
+
+    @property
+    def section(self) -> str:
+        return f"""\
+driver = "haproxy"
+socket = "{self.socket}"
+key_file = "{self.key_file}"
+"""
 
     @property
     def config(self) -> str:
@@ -162,12 +174,3 @@ frontend tls
 
 
 _PAGE = "name={name} resumed=%[ssl_fc_is_resumed] pid=%pid"
-
-
-def _free_ports(count: int) -> tuple[int, ...]:
-    # All bound before any is let go, so that they differ. HAProxy binds them a moment later.
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = tuple(listener.getsockname()[1] for listener in listeners)
-    for listener in listeners:
-        listener.close()
-    return ports

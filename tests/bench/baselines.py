@@ -5,7 +5,6 @@ from functools import partial
 
 from keyrotd.store import addresses
 from keyrotd.testing.fleet import Fleet
-from keyrotd.testing.haproxy import find_haproxy
 from keyrotd.tls.handshake import Handshake, Version, client_context, resume, visit
 from tests.bench.lines import Lines, timed_ms
 from tests.scenes import HURRIED, short_directory, started
@@ -17,7 +16,7 @@ _TIMEOUT_MS = 5000
 def measure(lines: Lines) -> None:
     with (
         short_directory() as directory,
-        started(Fleet(directory, find_haproxy(), nodes=1, schedulers=1, pace=HURRIED)) as operator,
+        started(Fleet(directory, nodes=1, schedulers=1, pace=HURRIED)) as operator,
     ):
         fleet = operator.fleet
         with socket.socket(socket.AF_UNIX) as line:

@@ -14,7 +14,7 @@ from keyrotd.store import addresses
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.fleet import Fleet, Pace
-from keyrotd.testing.haproxy import HAProxy, find_haproxy
+from keyrotd.testing.live import LiveServer
 from tests.bench.lines import Lines, timed_ms
 from tests.bench.relay import Relay
 from tests.scenes import short_directory, started
@@ -83,7 +83,7 @@ class OneNode(Fleet):
     def relay_path(self) -> Path:
         return self.directory / "relay.sock"
 
-    def _configure(self, name: str, *, agent: HAProxy | None) -> Path:
+    def _configure(self, name: str, *, agent: LiveServer | None) -> Path:
         path = super()._configure(name, agent=agent)
         if self.relayed and agent is not None:
             path.write_text(path.read_text().replace(self.store_url, f"unix://{self.relay_path}"))
@@ -93,7 +93,7 @@ class OneNode(Fleet):
 @contextmanager
 def _one_node() -> Iterator[tuple[OneNode, RedisStore]]:
     with short_directory() as directory:
-        fleet = OneNode(directory, find_haproxy(), pace=_IDLE)
+        fleet = OneNode(directory, pace=_IDLE)
         with started(fleet) as operator:
             yield fleet, operator.store
 

@@ -14,11 +14,12 @@ import redis
 
 from keyrotd.testing.clients import Clients, Tally
 from keyrotd.testing.fleet import Fleet
-from keyrotd.testing.haproxy import HAProxy, find_haproxy
+from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.live import LiveServer
 from keyrotd.tls.handshake import Trust
 from keyrotd.tls.target import Target
 from tests.bench.lines import Lines, timed_ms
-from tests.scenes import HURRIED, Operator, now_at, short_directory, started
+from tests.scenes import HURRIED, Operator, haproxies, now_at, short_directory, started
 
 _ROTATIONS = 20
 _HAMMERS = 2
@@ -28,7 +29,7 @@ _POLL = "1s"
 def measure(lines: Lines) -> None:
     with _two_nodes() as operator:
         fleet = operator.fleet
-        lines.spread("bare push and read-back over both sockets, one by one", _bare_pushes(fleet.haproxies), "ms")
+        lines.spread("bare push and read-back over both sockets, one by one", _bare_pushes(haproxies(fleet)), "ms")
         calm = _rotations(operator)
         lines.judge("published to read back on 2 nodes, median", statistics.median(calm), "ms", most=50)
         lines.figure("  worst", max(calm), "ms")
@@ -48,9 +49,9 @@ def _rotations(operator: Operator) -> list[float]:
 def _two_nodes(*, deaf: bool = False) -> Iterator[Operator]:
     with short_directory() as directory:
         if deaf:
-            fleet: Fleet = DeafFleet(directory, find_haproxy(), nodes=2, pace=replace(HURRIED, poll_interval=_POLL))
+            fleet: Fleet = DeafFleet(directory, nodes=2, pace=replace(HURRIED, poll_interval=_POLL))
         else:
-            fleet = Fleet(directory, find_haproxy(), nodes=2, pace=HURRIED)
+            fleet = Fleet(directory, nodes=2, pace=HURRIED)
         with started(fleet) as operator:
             yield operator
 
@@ -64,7 +65,7 @@ class DeafFleet(Fleet):
         with redis.Redis(unix_socket_path=self.store_url.removeprefix("unix://")) as store:
             store.execute_command("ACL", "SETUSER", "deaf", "on", ">deaf", "~*", "+@all", "resetchannels")
 
-    def _configure(self, name: str, *, agent: HAProxy | None) -> Path:
+    def _configure(self, name: str, *, agent: LiveServer | None) -> Path:
         path = super()._configure(name, agent=agent)
         if agent is not None:
             path.write_text(path.read_text().replace("unix://", "unix://deaf:deaf@"))

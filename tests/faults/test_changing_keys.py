@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.clients import Clients
 from keyrotd.testing.fleet import RING, Fleet
+from keyrotd.testing.haproxy import HAProxy
 from keyrotd.tls.handshake import Version
 from tests import servers_found
 from tests.scenes import HURRIED, now_at, short_directory, started
@@ -177,7 +179,7 @@ class Site(Fleet):
     def pids(self) -> dict[str, int]:
         daemons = {name: child.pid for name, child in self.processes.items()}
         assert all(child.poll() is None for child in self.processes.values())
-        return {**daemons, **{node.name: node.pid for node in self.haproxies}}
+        return {**daemons, **{node.name: node.pid for node in self.servers}}
 
     def says(self, words: str, *, daemons: str) -> bool:
         """Whether one of these daemons logged it."""
@@ -238,7 +240,11 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     with ExitStack() as stack:
         directory = stack.enter_context(short_directory())
         site = Site(
-            directory, servers_found.wheel_haproxy(), nodes=2, pace=PACE, store_exe=servers_found.wheel_valkey()
+            directory,
+            (partial(HAProxy, exe=servers_found.wheel_haproxy()),),
+            nodes=2,
+            pace=PACE,
+            store_exe=servers_found.wheel_valkey(),
         )
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(site.credentials))
         monkeypatch.setenv("KEYROTD_CONFIG", str(site.admin))

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,9 @@ import pytest
 
 from keyrotd.testing.children import start_child, wait_until
 from keyrotd.testing.fleet import RING, Fleet, Pace
+from keyrotd.testing.haproxy import HAProxy
 from tests.contract.stores import free_port
+from tests.scenes import haproxies
 from tests.servers_found import faketime, wheel_haproxy, wheel_valkey
 
 PACE = Pace(rotation_interval="60s", poll_interval="200ms", lease_ttl="1500ms", node_ttl="1s")
@@ -32,7 +35,12 @@ class Scene:
     def __init__(self, directory: Path, pace: Pace = PACE) -> None:
         self.ports = {name: free_port() for name in ("s1", "s2", "a1")}
         self.fleet = Fleet(
-            directory, wheel_haproxy(), nodes=1, pace=pace, store_exe=wheel_valkey(), amend=self.listening
+            directory,
+            (partial(HAProxy, exe=wheel_haproxy()),),
+            nodes=1,
+            pace=pace,
+            store_exe=wheel_valkey(),
+            amend=self.listening,
         )
 
     def listening(self, name: str, text: str) -> str:
@@ -49,7 +57,7 @@ class Scene:
         self.fleet.close()
 
     def ring(self) -> list[str]:
-        return self.fleet.haproxies[0].ring()
+        return haproxies(self.fleet)[0].ring()
 
     def leader(self) -> str:
         """Name of the scheduler that holds the lease, '' while none does."""
@@ -215,7 +223,7 @@ def test_a_broken_configuration_changes_nothing_and_a_good_one_is_taken(scene: S
 
 def test_an_agent_that_ends_leaves_its_haproxy_alone_and_so_does_the_next_one(scene: Scene) -> None:
     scene.until_steady()
-    ring, pid = scene.ring(), scene.fleet.haproxies[0].pid
+    ring, pid = scene.ring(), scene.fleet.servers[0].pid
     log = scene.fleet.directory / "agent-1.log"
 
     scene.fleet.stop("agent-1")
@@ -225,7 +233,7 @@ def test_an_agent_that_ends_leaves_its_haproxy_alone_and_so_does_the_next_one(sc
     wait_until(lambda: scene.ask("a1", "/readyz")[0] == 200, "the new agent is ready")
 
     assert scene.ring() == ring
-    assert scene.fleet.haproxies[0].pid == pid
+    assert scene.fleet.servers[0].pid == pid
     assert scene.events("agent-1", "cache.restored")
     assert scene.events("agent-1", "window.installed") == []
 
@@ -278,8 +286,8 @@ def test_a_real_clock_set_back_or_forward_under_a_leader(step: str) -> None:
             argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), *argv]
             fleet.processes["scheduler-1"] = start_child(argv, log=fleet.directory / "scheduler-1.log")
             fleet.start_agent(1)
-            wait_until(fleet.haproxies[0].key_file.exists, "the key file is written")
-            fleet.haproxies[0].start()
+            wait_until(fleet.servers[0].key_file.exists, "the key file is written")
+            fleet.servers[0].start()
             scene.store = fleet.store()
             wait_until(lambda: fleet.in_step(scene.store), "the first window is read back")
             window, ring = fleet.window(scene.store), scene.ring()

@@ -1,4 +1,4 @@
-"""Two HAProxy nodes rotated under hammering clients of both TLS versions: nothing is lost, nobody notices."""
+"""Two nodes of every kind rotated under hammering clients of both TLS versions: nothing is lost, nobody notices."""
 
 import http.client
 import random
@@ -11,7 +11,7 @@ import pytest
 
 from keyrotd.testing.clients import Clients
 from keyrotd.testing.fleet import Fleet
-from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.live import LiveServer, Maker
 from keyrotd.tls.handshake import Version
 from tests.scenes import HURRIED, now_at, short_directory, started
 
@@ -22,16 +22,17 @@ _HAMMERS = 2
     "rotations",
     [10, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(400)])],
 )
-def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(rotations: int, haproxy_exe: Path) -> None:
+def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(rotations: int, maker: Maker) -> None:
     """Tickets of every age up to T resume on both nodes; the same processes serve, and open connections live on."""
     with ExitStack() as stack:
         directory = stack.enter_context(short_directory())
-        operator = stack.enter_context(started(Fleet(directory, haproxy_exe, nodes=2, pace=HURRIED)))
+        operator = stack.enter_context(started(Fleet(directory, (maker,), nodes=2, pace=HURRIED)))
         fleet = operator.fleet
-        visitors = {node.name: Visitor(node, fleet.ca) for node in fleet.haproxies}
+        visitors = {node.name: Visitor(node, fleet.ca) for node in fleet.servers}
         for visitor in visitors.values():
             stack.callback(visitor.leave)
-        pids = {name: visitor.pid() for name, visitor in visitors.items()}
+        workers = {name: visitor.pid() for name, visitor in visitors.items()}
+        pids = {node.name: node.pid for node in fleet.servers}
         first = operator.window
         clients = Clients(
             targets=fleet.targets,
@@ -47,7 +48,7 @@ def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(rotations
         with clients.hammering(threads=_HAMMERS):
             for _ in range(rotations):
                 spreads_ms.append(operator.rotate())
-                assert {name: visitor.pid() for name, visitor in visitors.items()} == pids
+                assert {name: visitor.pid() for name, visitor in visitors.items()} == workers
 
         print(
             f"\npublished to read back everywhere: median {statistics.median(spreads_ms)} ms, worst {max(spreads_ms)}"
@@ -58,13 +59,13 @@ def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(rotations
         assert clients.stories == []
         assert (clients.tally.orphans, clients.tally.failed) == (0, 0)
         assert clients.tally.resumed > 10 * rotations
-        assert {node.name: node.pid for node in fleet.haproxies} == pids
+        assert {node.name: node.pid for node in fleet.servers} == pids
 
 
 class Visitor:
     """A client whose one connection stays open, and is never opened again."""
 
-    def __init__(self, node: HAProxy, ca: Path) -> None:
+    def __init__(self, node: LiveServer, ca: Path) -> None:
         context = ssl.create_default_context(cafile=str(ca))
         self._line = http.client.HTTPSConnection("localhost", node.port, context=context, timeout=10)
         self._line.connect()

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ from keyrotd.servers.layouts import HAPROXY80, decode_lines
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.fleet import RING, Fleet
 from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.live import LiveServer
 from tests import servers_found
 from tests.leaks import Leaks
-from tests.scenes import HURRIED, Operator, short_directory
+from tests.scenes import HURRIED, Operator, haproxies, short_directory
 
 PASSWORD = "correct-horse-battery-staple-0147"[:32]
 
@@ -146,7 +147,11 @@ def seen() -> Evidence:
     evidence = Evidence()
     with short_directory() as directory:
         fleet = OpenFleet(
-            directory, servers_found.wheel_haproxy(), nodes=2, pace=HURRIED, store_exe=servers_found.wheel_valkey()
+            directory,
+            (partial(HAProxy, exe=servers_found.wheel_haproxy()),),
+            nodes=2,
+            pace=HURRIED,
+            store_exe=servers_found.wheel_valkey(),
         )
         operator = Operator(fleet)
         try:
@@ -164,7 +169,7 @@ class OpenFleet(Fleet):
 
     ports: dict[str, int] = field(default_factory=dict, init=False)
 
-    def _configure(self, name: str, *, agent: HAProxy | None) -> Path:
+    def _configure(self, name: str, *, agent: LiveServer | None) -> Path:
         path = super()._configure(name, agent=agent)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.ports[name] = listener.getsockname()[1]
@@ -183,8 +188,8 @@ class OpenFleet(Fleet):
 
     @property
     def pids(self) -> dict[str, int]:
-        masters = {f"master of {node.name}": node._running.pid for node in self.haproxies}
-        workers = {node.name: node.pid for node in self.haproxies}
+        masters = {f"master of {node.name}": node._running.pid for node in haproxies(self)}
+        workers = {node.name: node.pid for node in haproxies(self)}
         daemons = {name: child.pid for name, child in self.processes.items()}
         return {"store": self.store_pid, **masters, **workers, **daemons}
 
@@ -206,8 +211,8 @@ class Scene:
             fleet.start_scheduler(1)
             fleet.start_scheduler(2)
             fleet.start_agent(2)
-            wait_until(fleet.haproxies[1].key_file.exists, "the second node has a key file")
-            fleet.haproxies[1].start()
+            wait_until(fleet.servers[1].key_file.exists, "the second node has a key file")
+            fleet.servers[1].start()
             self._in_step()
             self._say_after(fleet.start_stranger, "scheduler-3", "invalid username-password pair")
             self.operator.rotate()
@@ -228,7 +233,7 @@ class Scene:
     # What happens.
 
     def _a_node_is_alone(self) -> None:
-        node = self.fleet.haproxies[0]
+        node = haproxies(self.fleet)[0]
         self.fleet.start_agent(1)
         wait_until(node.key_file.exists, "a node alone writes keys of its own")
         for own in decode_lines(HAPROXY80, node.key_file.read_bytes()):
@@ -255,7 +260,7 @@ class Scene:
         self.operator.rotate()
 
     def _haproxy_hangs_and_dies(self) -> None:
-        node = self.fleet.haproxies[1]
+        node = haproxies(self.fleet)[1]
         worker = node.pid
         self._say_after(lambda: os.kill(worker, signal.SIGSTOP), "agent-2", "gave no answer within")
         os.kill(worker, signal.SIGCONT)
@@ -264,7 +269,7 @@ class Scene:
         self._in_step()
 
     def _somebody_pushes_keys(self) -> None:
-        node = self.fleet.haproxies[0]
+        node = haproxies(self.fleet)[0]
         old = node.key_file.read_text().splitlines()[0]
         self._say_after(lambda: node.ask(f"set ssl tls-key {node.key_file} {old}"), "agent-1", "drift.repaired")
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,6 +26,7 @@ from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import start_child, wait_until
 from keyrotd.testing.clients import Clients, Tally
 from keyrotd.testing.fleet import RING, Fleet, Pace
+from keyrotd.testing.haproxy import HAProxy
 from tests.faults.suite import fated
 from tests.faults.suite.stands import Stand
 from tests.faults.suite.watch import Watch
@@ -96,7 +97,7 @@ class StandingFleet(Fleet):
 
     def start_fated(self, number: int, step: str, count: int) -> None:
         """Start an agent that dies the `count`th time that it has done `step` since it heard of a new window."""
-        config = self._configure(f"a{number}", agent=self.haproxies[number - 1])
+        config = self._configure(f"a{number}", agent=self.servers[number - 1])
         argv = [sys.executable, str(fated.__file__), step, str(count), "--config", str(config)]
         name = f"agent-{number}"
         self.processes[name] = start_child(argv, log=self.directory / f"{name}.log")
@@ -109,9 +110,9 @@ class StandingFleet(Fleet):
         """Everything ends, and what lay in memory is gone; what was on disk is as it was."""
         for name in list(self.processes):
             self.kill(name)
-        for haproxy in self.haproxies:
-            haproxy.stop()
-            haproxy.key_file.unlink()
+        for server in self.servers:
+            server.stop()
+            server.key_file.unlink()
         for home in self.directory.glob("[as]?/run"):
             shutil.rmtree(home)
 
@@ -277,7 +278,8 @@ def _sum(one: Tally, other: Tally) -> Tally:
 @contextmanager
 def set_up(stand: S, directory: Path, haproxy_exe: Path, pace: Pace) -> Iterator[Scene[S]]:
     """A fleet that has rotated once; whatever is frozen is thawed before it is ended."""
-    fleet = StandingFleet(directory, haproxy_exe, nodes=NODES, schedulers=SCHEDULERS, pace=pace, url=stand.url)
+    makers = (partial(HAProxy, exe=haproxy_exe),)
+    fleet = StandingFleet(directory, makers, nodes=NODES, schedulers=SCHEDULERS, pace=pace, url=stand.url)
     with ExitStack() as stack:
         stack.callback(fleet.close)
         stack.callback(fleet.thaw)

@@ -82,13 +82,13 @@ class Watch:
         while not stop.wait(_LOOK_EVERY_S):
             with suppress(KeyrotdError):  # away, or something that nobody signed
                 self._keep(self.fleet.window(store))
-            for haproxy, target in zip(self.fleet.haproxies, self.fleet.targets, strict=True):
-                for window in self._cached(haproxy.name):
+            for server, target in zip(self.fleet.servers, self.fleet.targets, strict=True):
+                for window in self._cached(server.name):
                     self._keep(window)
                 began_at = now_at()
                 answer = visit(target, context, sni="localhost", timeout_ms=5000)
                 if isinstance(answer, Handshake) and answer.key_name is not None:
-                    self._note(answer.key_name, began_at, haproxy.name)
+                    self._note(answer.key_name, began_at, server.name)
         store.close()
 
     def _keep(self, window: Window | None) -> None:
