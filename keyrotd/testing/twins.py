@@ -111,7 +111,8 @@ class MemoryServer:
         seals = None if keys is None else keys.current.secrets(self.scheme).fingerprint
         opening = () if keys is None else keys.opening
         opens = frozenset(stek.secrets(self.scheme).fingerprint for stek in opening)
-        self._seen = Installed((Place("memory", self.scheme, seals, opens, self.slots),), str(self.starts))
+        tenure = None if keys is None else keys.tenure
+        self._seen = Installed((Place("memory", self.scheme, seals, opens, self.slots, tenure),), str(self.starts))
 
 
 def _none() -> None:

@@ -55,6 +55,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from keyrotd.core.keys import Keys
 from keyrotd.core.reconcile import Held
 from keyrotd.core.succession import Line, after, starts_at, succession
 from keyrotd.core.window import Key, Window
@@ -202,7 +203,8 @@ class Claims:
             return True
         if any(node.read_back is not None and node.read_back[0] == digest for node in world.nodes):
             return True  # its server does, at least
-        return any(r.up and r.daemon._window is not None and r.daemon._window.digest == digest for r in world.rulers)
+        # A standby says nothing of what it published when it led, until it leads again.
+        return any(r.leads and r.daemon._window is not None and r.daemon._window.digest == digest for r in world.rulers)
 
     def crashed(self, name: str) -> None:
         _ = name
@@ -356,6 +358,7 @@ class Claims:
         if sealing is not None and now > sealing[0] + self._slack_ms:
             late = (now - sealing[0]) / 1000
             self._broken(f"{node.name} seals with {keys.current.name.hex()[:8]} {late:.1f} s after its seals_until")
+        self._check_tenure(node, keys, sealing)
         held = node.agent._held
         for stek in keys.opening:
             if stek.name not in self._bounds:
@@ -366,6 +369,18 @@ class Claims:
             if now > until + self._slack_ms:
                 late = (now - until) / 1000
                 self._broken(f"{node.name} opens {stek.name.hex()[:8]} {late:.1f} s after its opens_until")
+
+    def _check_tenure(self, node: "Node", keys: Keys, sealing: tuple[int, int] | None) -> None:
+        """A server that keeps time is told of the bound, so that it stops even if its agent has died."""
+        if keys.tenure is None or keys.tenure.boot_id != node.clock.boot_id:
+            return
+        until_ms = keys.tenure.seals_until_ms
+        if sealing is not None and until_ms is None:
+            self._broken(f"{node.name} gave a shared key without saying until when it seals")
+        if sealing is not None and until_ms is not None:
+            late_ms = self.world.now + until_ms - node.clock.boot_ms() - sealing[0]
+            if late_ms > self._slack_ms:
+                self._broken(f"{node.name} lets a server seal {late_ms / 1000:.1f} s beyond the seals_until of its key")
 
     def _comb_store(self) -> None:
         ring = self.world.store.ring("edge")
