@@ -42,6 +42,18 @@ def faketime() -> Path:
     return _wanted("faketime")
 
 
+def c_compiler() -> Path:
+    """A C compiler with OpenSSL's headers; for tests marked `debian`."""
+    _wanted("openssl_headers")
+    return _wanted("c_compiler")
+
+
+def cxx_compiler() -> Path:
+    """A C++ compiler with OpenSSL's headers; for tests marked `debian`."""
+    _wanted("openssl_headers")
+    return _wanted("cxx_compiler")
+
+
 def missing() -> dict[str, str]:
     """What this machine lacks, each with the way to get it."""
     return {f"{name} ({probe.what})": probe.hint for name, probe in _PROBES.items() if probe.find() is None}
@@ -96,6 +108,11 @@ def _find_wheel_valkey() -> Path | None:
 
 _DEMO_EXTRA = "it comes with requirements/dev.txt on Linux, x86-64 and arm64"
 
+
+def _file(path: str) -> Path | None:
+    return Path(path) if Path(path).is_file() else None
+
+
 _PROBES: Mapping[str, _Probe] = MappingProxyType(
     {
         "wheel_haproxy": _Probe("HAProxy 2.8 from its wheel", _find_wheel_haproxy, _DEMO_EXTRA),
@@ -105,6 +122,11 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         ),
         "debian_redis": _Probe(
             "Debian's redis-server", lambda: _executable(Path("/usr/bin/redis-server")), "apt-get install redis-server"
+        ),
+        "c_compiler": _Probe("a C compiler", lambda: _on_path("gcc"), "apt-get install gcc"),
+        "cxx_compiler": _Probe("a C++ compiler", lambda: _on_path("g++"), "apt-get install g++"),
+        "openssl_headers": _Probe(
+            "OpenSSL's headers", lambda: _file("/usr/include/openssl/evp.h"), "apt-get install libssl-dev"
         ),
         "openssl": _Probe("the openssl command", lambda: _on_path("openssl"), "apt-get install openssl"),
         "faketime": _Probe("the faketime command", lambda: _on_path("faketime"), "apt-get install faketime"),
