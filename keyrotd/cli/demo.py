@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,13 +178,13 @@ class Demo:
     def _watching(self) -> Iterator[None]:
         """Time every window from its publish to its last read-back, over a connection of its own."""
         stop = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(self.fleet.store(), stop))
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                watch = pool.submit(self._watch, self.fleet.store(), stop)
+                yield
+            finally:
+                stop.set()
+            watch.result()
 
     def _watch(self, store: RedisStore, stop: threading.Event) -> None:
         timed = self._window().digest

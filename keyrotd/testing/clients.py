@@ -156,8 +156,8 @@ class Clients:
                     stop.wait(_PAUSE_S)
 
         with ThreadPoolExecutor(threads) as pool:
-            hammers = [pool.submit(hammer) for _ in range(threads)]
-            try:
+            try:  # from the first thread on: Ctrl-C may come before the last one
+                hammers = [pool.submit(hammer) for _ in range(threads)]
                 yield
             finally:
                 stop.set()
