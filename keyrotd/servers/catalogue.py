@@ -6,6 +6,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from keyrotd.servers.command import CommandDriver
+from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.layouts import KEY_FILES
 from keyrotd.servers.port import Driver
@@ -83,6 +84,24 @@ DRIVERS: Mapping[str, Entry] = MappingProxyType(
                     "key_file": Field(type=Type.PATHS, says="as `tls-ticket-keys` on the bind line says"),
                     "timeout": Field(type=Type.DURATION, says="for each answer", default=2_000, into="timeout_ms"),
                     "slots": Field(type=Type.COUNT, says="TLS_TICKETS_NO of a build of one's own", default=3),
+                    **_ACCESS,
+                }
+            ),
+        ),
+        "envoy": Entry(
+            EnvoyDriver,
+            "Envoy's SDS file: no reload",
+            MappingProxyType(
+                {
+                    "key_file": Field(type=Type.PATH, says="as `path` in its sds_config, in a directory of its own"),
+                    "secret": Field(type=Type.TEXT, says="as `name` beside sds_config", default="stek"),
+                    "admin": Field(type=Type.TEXT, says="http://HOST:PORT on loopback, or a socket", default=None),
+                    "timeout": Field(
+                        type=Type.DURATION,
+                        says="for each answer, and to take keys up",
+                        default=2_000,
+                        into="timeout_ms",
+                    ),
                     **_ACCESS,
                 }
             ),

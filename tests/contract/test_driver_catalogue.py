@@ -7,11 +7,16 @@ import pytest
 
 from keyrotd.servers.catalogue import COMMON, DRIVERS, REQUIRED, Type
 from keyrotd.servers.command import CommandDriver
+from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.port import Driver
 from keyrotd.testing.twins import MemoryServer
 
-CLASSES: dict[str, type[HAProxyDriver | CommandDriver]] = {"haproxy": HAProxyDriver, "command": CommandDriver}
+CLASSES: dict[str, type[HAProxyDriver | EnvoyDriver | CommandDriver]] = {
+    "haproxy": HAProxyDriver,
+    "envoy": EnvoyDriver,
+    "command": CommandDriver,
+}
 
 #: Not for the configuration: who it is, and what tests put in.
 NOT_CONFIGURED = {"name", "clock"}
@@ -54,6 +59,7 @@ def test_every_driver_keeps_the_port() -> None:
     """Mypy reads this test, too."""
     assert told(MemoryServer()) == ("memory", False, False, None)
     assert told(HAProxyDriver(name="a", socket=(Path("/s"),), key_file=(Path("/k"),))) == ("haproxy", False, True, 3)
+    assert told(EnvoyDriver(name="c", key_file=Path("/k.json"))) == ("envoy", False, False, None)
     command = CommandDriver(name="b", key_file=Path("/k"), layout="ats48", command=("/bin/true",))
     assert told(command) == ("command", True, False, None)
 

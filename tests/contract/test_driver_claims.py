@@ -10,13 +10,17 @@ import pytest
 
 from keyrotd.core.stek import Scheme
 from keyrotd.servers.command import CommandDriver
+from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.layouts import KEY_FILES
 from keyrotd.testing.certificates import new_authority
 from keyrotd.testing.driver import CLAIMS, Subject, check_driver
+from keyrotd.testing.envoy import Envoy
+from keyrotd.testing.envoy_twin import EnvoyTwin, write_strange_secret
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.haproxy_twin import HAProxyTwin, write_strange_keys
 from keyrotd.testing.twins import MemoryServer
+from tests import servers_found
 
 each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
 
@@ -57,6 +61,19 @@ def test_haproxy_itself(haproxy_exe: Path, claim: Callable[[Subject], None]) -> 
 
 
 @each_claim
+@pytest.mark.parametrize("by", ["socket", "tcp", "file alone"])
+def test_envoy_by_its_twin(by: str, claim: Callable[[Subject], None]) -> None:
+    with envoy_twin(tcp=by == "tcp", told=by != "file alone") as subject:
+        claim(subject)
+
+
+@each_claim
+def test_envoy_itself(claim: Callable[[Subject], None]) -> None:
+    with real_envoy(servers_found.wheel_envoy()) as subject:
+        claim(subject)
+
+
+@each_claim
 @pytest.mark.parametrize("layout", KEY_FILES)
 def test_a_command(layout: str, claim: Callable[[Subject], None]) -> None:
     with command(layout) as subject:
@@ -64,7 +81,7 @@ def test_a_command(layout: str, claim: Callable[[Subject], None]) -> None:
 
 
 def test_authors_of_drivers_run_all_claims_with_one_call() -> None:
-    makers: list[Callable[[], AbstractContextManager[Subject]]] = [haproxy_twin, lambda: command("ats48")]
+    makers: list[Callable[[], AbstractContextManager[Subject]]] = [haproxy_twin, envoy_twin, lambda: command("ats48")]
 
     for make in makers:
         check_driver(make)
@@ -94,6 +111,39 @@ def real_haproxy(exe: Path) -> Iterator[Subject]:
         try:
             driver = HAProxyDriver(name="real", socket=(server.socket,), key_file=(server.key_file,))
             yield Subject(driver=driver, shut=lambda: moved_away(server.socket))
+        finally:
+            server.stop()
+
+
+@contextmanager
+def envoy_twin(*, tcp: bool = False, told: bool = True) -> Iterator[Subject]:
+    """`told`: the driver knows of the admin endpoint."""
+    with tempfile.TemporaryDirectory(prefix="keyrotd") as directory:
+        twin = EnvoyTwin(Path(directory), tcp=tcp)
+        write_strange_secret(twin.key_file)
+        twin.start()
+        try:
+            driver = EnvoyDriver(name="twin", key_file=twin.key_file, admin=twin.admin if told else None)
+            by_socket = told and not tcp
+            yield Subject(
+                driver=driver,
+                sealed=lambda: twin.sealed,
+                shut=(lambda: moved_away(Path(twin.admin))) if by_socket else None,
+            )
+        finally:
+            twin.stop()
+
+
+@contextmanager
+def real_envoy(exe: Path) -> Iterator[Subject]:
+    with tempfile.TemporaryDirectory(prefix="keyrotd") as directory:
+        _, certificate = new_authority(datetime.now(UTC)).write(Path(directory))
+        server = Envoy(name="real", exe=exe, directory=Path(directory, "real"), certificate=certificate)
+        write_strange_secret(server.key_file)
+        server.start()
+        try:
+            driver = EnvoyDriver(name="real", key_file=server.key_file, admin=str(server.admin))
+            yield Subject(driver=driver, shut=lambda: moved_away(server.admin))
         finally:
             server.stop()
 

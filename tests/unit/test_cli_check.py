@@ -8,6 +8,7 @@ import pytest
 from keyrotd.cli import exits
 from keyrotd.cli.main import run
 from keyrotd.core.window import rotate
+from keyrotd.servers.catalogue import DRIVERS
 from tests.stage import HOUR, MINUTE, NOON, POLICY, stek, window_at
 
 SERVER = """
@@ -147,7 +148,7 @@ def test_a_role_says_what_the_configuration_lacks(path: Path, capsys: pytest.Cap
     assert run(["check", "--config", str(path), "--role", "agent"]) == exits.CONFIGURATION
 
     assert capsys.readouterr().err == (
-        f"error: {path}: server: an agent needs one\nhint: add [[server]] with a driver: haproxy, command\n"
+        f"error: {path}: server: an agent needs one\nhint: add [[server]] with a driver: {', '.join(DRIVERS)}\n"
     )
 
 

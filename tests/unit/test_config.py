@@ -11,6 +11,7 @@ from keyrotd.core.errors import ConfigError
 from keyrotd.core.policy import Interval
 from keyrotd.daemon.schedule import Cron
 from keyrotd.seal.messages import MAX_SERVERS
+from keyrotd.servers.catalogue import DRIVERS
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.ring import MAX_SLOTS
 from keyrotd.tls.target import Target
@@ -142,7 +143,7 @@ def test_every_fault_is_told_at_once() -> None:
             "units are d, h, m, s and ms, largest first, each once",
         ),
         ("ring \"Edge\": name: want lower-case letters, digits and `._-`, at most 63, found 'Edge'", None),
-        ("server \"h\": driver: want one of haproxy, command, found 'haproxi'", "did you mean haproxy?"),
+        (f"server \"h\": driver: want one of {', '.join(DRIVERS)}, found 'haproxi'", "did you mean haproxy?"),
     ]
 
 

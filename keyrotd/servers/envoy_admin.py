@@ -1,0 +1,223 @@
+"""
+Questions to Envoy's admin endpoint, HTTP over loopback or a Unix socket.
+
+An answer or a log of Envoy's may hold keys where its input was malformed, so none ever gets into a message: what is
+not understood is told by its length alone.
+"""
+
+import errno
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from keyrotd.core.errors import InstallFailed
+from keyrotd.servers.port import ServerUnreachable
+
+#: A thousand listeners' counters are 100 KiB.
+MAX_ANSWER_BYTES = 1 << 22
+_MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 bytes, the last one is NUL
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """A secret that Envoy goes by: the version of its last change, and how many keys are in it."""
+
+    version: str
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """
+    What Envoy shows of one secret. `instance` is the instant of its start.
+
+    `active` has an element for each source of that name. `version`: of what it took last, changed or not. `taken` and
+    `refused` count updates, `starved` the TLS connections that it reset for want of any secret; these last four are
+    None where its statistics are switched off.
+    """
+
+    instance: str
+    active: tuple[Active, ...]
+    version: str | None
+    taken: int | None
+    refused: int | None
+    starved: int | None
+
+    def holds(self, version: str, keys: int) -> bool:
+        """Whether the last update that it took bore `version`, and left that many keys."""
+        return bool(self.active) and all(
+            active.keys == keys and version in (active.version, self.version) for active in self.active
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """`server` is who to name in errors. Each look is three connections, and takes at most `timeout_ms`."""
+
+    server: str
+    address: str
+    timeout_ms: int
+
+    def look(self, secret: str) -> Sight:
+        """Ask for everything that is known of `secret`. Raises ServerUnreachable, or InstallFailed if it babbles."""
+        deadline = time.monotonic() + self.timeout_ms / 1000
+        started = self._dump("/config_dump?mask=last_updated", deadline)
+        active = self._dump(
+            f"/config_dump?resource=dynamic_active_secrets&name_regex={quote(re.escape(secret))}", deadline
+        )
+        stats = self._stats(secret, deadline)
+        own = f"sds.{secret}"
+        return Sight(
+            instance=next((str(row["last_updated"]) for row in started if "last_updated" in row), ""),
+            active=tuple(_active(row) for row in active if row.get("name") == secret),
+            version=stats.get(f"{own}.version_text"),
+            taken=_count(stats, f"{own}.update_success"),
+            refused=_count(stats, f"{own}.update_rejected", f"{own}.update_failure"),
+            starved=_count(stats, *(name for name in stats if name.endswith(_STARVED))),
+        )
+
+    def _dump(self, path: str, deadline: float) -> list[dict[str, Any]]:
+        answer = self._get(path, deadline)
+        try:
+            configs = json.loads(answer).get("configs", [])
+        except (ValueError, RecursionError, AttributeError):
+            raise self._unknown(answer) from None
+        if not isinstance(configs, list) or not all(isinstance(row, dict) for row in configs):
+            raise self._unknown(answer)
+        return configs
+
+    def _stats(self, secret: str, deadline: float) -> dict[str, str]:
+        wanted = quote(rf"^sds\.{re.escape(secret)}\.|\.{_STARVED}$")
+        lines = self._get(f"/stats?filter={wanted}", deadline).decode("utf-8", errors="replace").splitlines()
+        return {name: value.strip('"') for name, _, value in (line.partition(": ") for line in lines)}
+
+    def _get(self, path: str, deadline: float) -> bytes:
+        try:
+            status, answer = _converse(self.address, path, deadline)
+        except OSError as error:
+            raise self._unreachable(error) from None
+        except http.client.HTTPException:
+            raise self._unknown(b"") from None
+        if status != http.HTTPStatus.OK:
+            raise InstallFailed(
+                f"server {self.server}: {self.address} answered {path.partition('?')[0]} with status {status}",
+                hint="where the admin endpoint has allow_paths, they must let /config_dump and /stats through",
+            )
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise self._unknown(answer)
+        return answer
+
+    def _unknown(self, answer: bytes) -> InstallFailed:
+        return InstallFailed(
+            f"server {self.server}: {self.address} gave an answer that keyrotd does not know ({len(answer)} bytes)",
+            hint="`admin` must be the admin endpoint of Envoy, version 1.40 or near",
+        )
+
+    def _unreachable(self, error: OSError) -> ServerUnreachable:
+        find: str = (error.strerror or type(error).__name__).lower()
+        hint: str | None = None
+        if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:  # EAGAIN: the backlog is full
+            find, hint = f"gave no answer within {self.timeout_ms} ms", "is Envoy stopped, or its machine overloaded?"
+        elif error.errno is not None and error.errno in _AWAY:
+            find, hint = _AWAY[error.errno]
+        return ServerUnreachable(f"server {self.server}: {self.address} {find}", hint=hint)
+
+
+def unfit(address: str) -> str | None:
+    """What is wrong with `address` as an admin endpoint, None if nothing is."""
+    if address.startswith("/"):
+        return None if len(address.encode()) <= _MAX_SOCKET_PATH else f"is longer than {_MAX_SOCKET_PATH} bytes"
+    try:
+        url = urlsplit(address)
+        port, host = url.port, url.hostname or ""
+    except ValueError:
+        return "is no URL"
+    if url.scheme != "http" or port is None or address != f"http://{url.netloc}" or "@" in url.netloc:
+        return "is neither http://HOST:PORT nor the absolute path of a socket"
+    if host != "localhost" and not _loopback(host):
+        return "is not on loopback"
+    return None
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _active(row: Mapping[str, Any]) -> Active:
+    match row:
+        case {"version_info": str(version), "secret": {"session_ticket_keys": {"keys": [*keys]}}}:
+            return Active(version, len(keys))
+        case _:
+            return Active("", 0)
+
+
+def _count(stats: Mapping[str, str], *names: str) -> int | None:
+    found = [int(stats[name]) for name in names if stats.get(name, "").isdecimal()]
+    return sum(found) if found else None
+
+
+class _Line(socket.socket):
+    """A connection whose reads all have to end by `deadline`: a drip of bytes shall not extend it."""
+
+    deadline: float
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - whatever its parent takes
+        self.settimeout(_left(self.deadline))
+        return super().recv_into(*args, **kwargs)
+
+
+def _converse(address: str, path: str, deadline: float) -> tuple[int, bytes]:
+    with _Line(fileno=_connected(address, deadline).detach()) as line:
+        line.deadline = deadline
+        line.settimeout(_left(deadline))
+        asking = http.client.HTTPConnection("localhost")
+        asking.sock = line
+        asking.request("GET", path, headers={"Connection": "close"})
+        answer = asking.getresponse()
+        return answer.status, answer.read(MAX_ANSWER_BYTES + 1)
+
+
+def _connected(address: str, deadline: float) -> socket.socket:
+    if not address.startswith("/"):
+        url = urlsplit(address)
+        return socket.create_connection((url.hostname, url.port), _left(deadline))
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(_left(deadline))
+        line.connect(address)
+    except OSError:
+        line.close()
+        raise
+    return line
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+_STARVED = "downstream_context_secrets_not_ready"
+
+_AWAY: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        errno.ENOENT: ("does not exist", "is Envoy running, and does `admin` in its bootstrap say this path?"),
+        errno.ECONNREFUSED: ("refuses connections", "is Envoy running, with its admin endpoint at this address?"),
+        errno.EACCES: (
+            "may not be opened: permission denied",
+            "let keyrotd's user in: a pipe's `mode` in Envoy's `admin` address, and the directory's",
+        ),
+    }
+)
