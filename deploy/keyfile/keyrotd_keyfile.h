@@ -1,7 +1,7 @@
 /*
  * Reads keyrotd's key file (docs/key-file.md) for servers written in C or C++. Bytes are believed only whole.
  *
- * keyrotd_read does all the I/O there is: one open, fstat, read, close, and the read only where the file changed.
+ * keyrotd_read does all the I/O of a poll: one open, fstat, read, close, and the read only where the file changed.
  * keyrotd_parse and keyrotd_judge are functions of their arguments alone. Nothing allocates, nothing is kept, nothing
  * is logged. Whoever calls wipes the buffer, with OPENSSL_cleanse, whatever the verdict was.
  *
@@ -27,6 +27,7 @@
 #define KEYROTD_HEAD_BYTES 96
 #define KEYROTD_DIGEST_BYTES 32
 #define KEYROTD_NAME_BYTES 16
+#define KEYROTD_BOOT_ID_BYTES 16
 #define KEYROTD_AES256_BYTES 80 /* name[16] hmac[32] aes[32] */
 #define KEYROTD_AES128_BYTES 48 /* name[16] hmac[16] aes[16] */
 #define KEYROTD_MAX_RECORDS 96
@@ -45,6 +46,7 @@ typedef enum {
     KEYROTD_BAD_RESERVED,
     KEYROTD_BAD_DIGEST,
     KEYROTD_TWIN_NAMES,
+    KEYROTD_OTHER_BOOT,
     KEYROTD_OLDER,
     KEYROTD_EXPIRED
 } keyrotd_fault;
@@ -55,8 +57,9 @@ typedef struct {
     size_t count;
     uint64_t epoch;
     uint64_t step;
-    uint64_t seals_until; /* Unix ms; 0: no bound is known */
+    uint64_t seals_until; /* as keyrotd_boot_ms counts, in the boot `boot_id`; 0: no bound is known */
     uint64_t opens_until;
+    unsigned char boot_id[KEYROTD_BOOT_ID_BYTES];
     const unsigned char *records;
     unsigned char digest[KEYROTD_DIGEST_BYTES];
 } keyrotd_window;
@@ -77,7 +80,7 @@ static inline const char *keyrotd_fault_word(keyrotd_fault fault)
 {
     static const char *const words[] = {NULL, "missing", "bad-file", "bad-magic", "bad-length", "bad-version",
                                         "bad-size", "bad-count", "bad-reserved", "bad-digest", "twin-names",
-                                        "older", "expired"};
+                                        "other-boot", "older", "expired"};
     return words[fault];
 }
 
@@ -110,7 +113,7 @@ static inline keyrotd_fault keyrotd_parse(const unsigned char *data, size_t leng
     body = KEYROTD_HEAD_BYTES + count * size;
     if (length != body + KEYROTD_DIGEST_BYTES)
         return KEYROTD_BAD_LENGTH;
-    for (i = 48; i < KEYROTD_HEAD_BYTES; i++)
+    for (i = 64; i < KEYROTD_HEAD_BYTES; i++)
         if (data[i] != 0)
             return KEYROTD_BAD_RESERVED;
     if (EVP_Digest(data, body, digest, NULL, EVP_sha256(), NULL) != 1
@@ -128,14 +131,23 @@ static inline keyrotd_fault keyrotd_parse(const unsigned char *data, size_t leng
     window->step = keyrotd_number(data + 24, 8);
     window->seals_until = keyrotd_number(data + 32, 8);
     window->opens_until = keyrotd_number(data + 40, 8);
+    memcpy(window->boot_id, data + 48, KEYROTD_BOOT_ID_BYTES);
     window->records = records;
     memcpy(window->digest, digest, KEYROTD_DIGEST_BYTES);
     return KEYROTD_OK;
 }
 
-/* Whether a process that has installed up to `epoch` (0: nothing yet) may install `window` at `now`, Unix ms. */
-static inline keyrotd_fault keyrotd_judge(const keyrotd_window *window, uint64_t epoch, uint64_t now)
+/* Whether a process that has installed up to `epoch` (0: nothing yet) may install `window` at `now` in boot `boot_id`. */
+static inline keyrotd_fault keyrotd_judge(const keyrotd_window *window, const unsigned char *boot_id, uint64_t epoch,
+                                          uint64_t now)
 {
+    static const unsigned char no_boot[KEYROTD_BOOT_ID_BYTES] = {0};
+
+    /* No boot's clock is not even that of a machine that could not learn its own. */
+    if ((window->seals_until != 0 || window->opens_until != 0)
+        && (memcmp(window->boot_id, boot_id, KEYROTD_BOOT_ID_BYTES) != 0
+            || memcmp(window->boot_id, no_boot, KEYROTD_BOOT_ID_BYTES) == 0))
+        return KEYROTD_OTHER_BOOT;
     if (window->epoch < epoch)
         return KEYROTD_OLDER;
     if (window->opens_until != 0 && now >= window->opens_until)
@@ -230,14 +242,58 @@ static inline keyrotd_fault keyrotd_read(const char *path, keyrotd_stamp *stamp,
     return fault;
 }
 
-/* Unix time in ms, as the file's instants are. */
-static inline uint64_t keyrotd_now(void)
+/* Milliseconds since this boot, suspended ones too: no wall clock moves it. */
+static inline uint64_t keyrotd_boot_ms(void)
 {
     struct timespec now;
 
-    if (clock_gettime(CLOCK_REALTIME, &now) != 0 || now.tv_sec < 0)
-        return UINT64_MAX; /* no clock: every bound has passed */
+    if (clock_gettime(CLOCK_BOOTTIME, &now) != 0)
+        return UINT64_MAX; /* without a clock every bound has passed */
     return (uint64_t) now.tv_sec * 1000 + (uint64_t) now.tv_nsec / 1000000;
+}
+
+/* Which boot this is. Answers 0, or an errno and a `boot_id` of zeros, in which no bounded keys are good. */
+static inline int keyrotd_boot_id(unsigned char *boot_id)
+{
+    char text[36]; /* 8-4-4-4-12 hex digits */
+    size_t length = 0, i;
+    unsigned digit, digits = 0;
+    int file, cause = 0;
+    ssize_t more;
+
+    memset(boot_id, 0, KEYROTD_BOOT_ID_BYTES);
+    file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return errno;
+    while (length < sizeof(text) && cause == 0) {
+        more = read(file, text + length, sizeof(text) - length);
+        if (more > 0)
+            length += (size_t) more;
+        else if (more == 0)
+            cause = EIO;
+        else if (errno != EINTR)
+            cause = errno;
+    }
+    (void) close(file);
+    for (i = 0; cause == 0 && i < sizeof(text); i++) {
+        if (i == 8 || i == 13 || i == 18 || i == 23) {
+            cause = text[i] == '-' ? 0 : EILSEQ;
+            continue;
+        }
+        if (text[i] >= '0' && text[i] <= '9')
+            digit = (unsigned) (text[i] - '0');
+        else if (text[i] >= 'a' && text[i] <= 'f')
+            digit = (unsigned) (text[i] - 'a') + 10;
+        else {
+            cause = EILSEQ;
+            continue;
+        }
+        boot_id[digits / 2] = (unsigned char) (boot_id[digits / 2] * 16U + digit);
+        digits++;
+    }
+    if (cause != 0)
+        memset(boot_id, 0, KEYROTD_BOOT_ID_BYTES);
+    return cause;
 }
 
 #endif

@@ -1,7 +1,7 @@
 """
 The key file that readers inside of servers share (docs/key-file.md): one window in bytes, and nothing but whole ones.
 
-`decode` accepts what `encode` writes and nothing else. What a reader may do with a file it has understood, by its own
+`decode` accepts what `encode` writes and nothing else. What a reader may do with a file it has understood, by its
 clock and by what it holds already, is `judge`'s to say. Neither shows a byte of a key in an error.
 """
 
@@ -10,7 +10,9 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from uuid import UUID
 
+from keyrotd.core.keys import Tenure
 from keyrotd.core.stek import NAME_BYTES, Secrets
 from keyrotd.servers.layouts import ATS48, NGINX80, Layout
 
@@ -32,6 +34,7 @@ FAULTS = (
     "bad-reserved",
     "bad-digest",
     "twin-names",
+    "other-boot",
     "older",
     "expired",
     "layout",
@@ -47,17 +50,14 @@ class BadKeyFile(ValueError):  # noqa: N818 - a verdict: `fault` is one of FAULT
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFile:
     """
-    The first key seals, all open, most useful first. Instants are Unix ms, 0 where no bound is known.
+    The first key seals, all open, most useful first; `tenure` says for how long, None where no bound is known.
 
     Raises ValueError for what no reader would take.
     """
 
     layout: Layout
     keys: tuple[Secrets, ...]
-    epoch: int = 0
-    step: int = 0
-    seals_until: int = 0
-    opens_until: int = 0
+    tenure: Tenure | None = None
 
     def __post_init__(self) -> None:
         if LAYOUTS.get(self.layout.size) != self.layout:
@@ -73,10 +73,7 @@ class KeyFile:
             _VERSION,
             self.layout.size,
             len(self.keys),
-            self.epoch,
-            self.step,
-            self.seals_until,
-            self.opens_until,
+            *_numbers(self.tenure),
             bytes(_RESERVED_BYTES),
         )
         body = head + b"".join(self.layout.encode(secrets) for secrets in self.keys)
@@ -94,7 +91,7 @@ def decode(data: bytes) -> KeyFile:
         raise BadKeyFile("bad-magic")
     if len(data) < _HEAD.size + _DIGEST_BYTES:
         raise BadKeyFile("bad-length")
-    _, version, size, count, epoch, step, seals_until, opens_until, reserved = _HEAD.unpack_from(data)
+    _, version, size, count, *tenure, reserved = _HEAD.unpack_from(data)
     if version != _VERSION:
         raise BadKeyFile("bad-version")
     if size not in LAYOUTS:
@@ -114,26 +111,53 @@ def decode(data: bytes) -> KeyFile:
     return KeyFile(
         layout=LAYOUTS[size],
         keys=tuple(LAYOUTS[size].decode(record) for record in records),
-        epoch=epoch,
-        step=step,
-        seals_until=seals_until,
-        opens_until=opens_until,
+        tenure=_tenure(*tenure),
     )
 
 
-def judge(found: KeyFile, *, layout: Layout, epoch: int, now_at: int) -> str | None:
-    """With which fault a reader of `layout` that has installed up to `epoch` refuses `found`; None: it takes it."""
+def judge(found: KeyFile, *, layout: Layout, boot_id: str, epoch: int, now_ms: int) -> str | None:
+    """
+    With which fault a reader of `layout` that has installed up to `epoch` refuses `found`; None: it takes it.
+
+    `now_ms`: CLOCK_BOOTTIME of the boot `boot_id`.
+    """
     if found.layout != layout:
         return "bad-size"
-    if found.epoch < epoch:
+    tenure = found.tenure or Tenure(boot_id=boot_id, epoch=0, step=0, seals_until_ms=None, opens_until_ms=None)
+    bounded = (tenure.seals_until_ms, tenure.opens_until_ms) != (None, None)
+    if bounded and (tenure.boot_id != boot_id or UUID(boot_id).int == 0):
+        return "other-boot"
+    if tenure.epoch < epoch:
         return "older"
-    if found.opens_until and now_at >= found.opens_until:
+    if tenure.opens_until_ms is not None and now_ms >= tenure.opens_until_ms:
         return "expired"
     return None
 
 
+def _numbers(tenure: Tenure | None) -> tuple[int, int, int, int, bytes]:
+    if tenure is None:
+        return 0, 0, 0, 0, bytes(_BOOT_ID_BYTES)
+    bounds = (tenure.seals_until_ms, tenure.opens_until_ms)
+    # A bound from before this boot has passed as surely as its first millisecond.
+    seals_until, opens_until = (0 if bound is None else max(1, bound) for bound in bounds)
+    return tenure.epoch, tenure.step, seals_until, opens_until, UUID(tenure.boot_id).bytes
+
+
+def _tenure(epoch: int, step: int, seals_until: int, opens_until: int, boot_id: bytes) -> Tenure | None:
+    if not (epoch or step or seals_until or opens_until or any(boot_id)):
+        return None
+    return Tenure(
+        boot_id=str(UUID(bytes=boot_id)),
+        epoch=epoch,
+        step=step,
+        seals_until_ms=seals_until or None,
+        opens_until_ms=opens_until or None,
+    )
+
+
 _MAGIC = b"keyrotd\n"
 _VERSION = 1
-_RESERVED_BYTES = 48
+_BOOT_ID_BYTES = 16
+_RESERVED_BYTES = 32
 _DIGEST_BYTES = 32
-_HEAD = struct.Struct(f">{len(_MAGIC)}sHHIQQQQ{_RESERVED_BYTES}s")
+_HEAD = struct.Struct(f">{len(_MAGIC)}sHHIQQQQ{_BOOT_ID_BYTES}s{_RESERVED_BYTES}s")

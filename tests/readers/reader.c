@@ -1,11 +1,12 @@
 /*
  * A reader in C with nothing around it: it does what its lines of input say, and says what it found. For tests.
  *
- *   judge FILE SIZE EPOCH NOW    the verdict of a reader that knows records of SIZE, has EPOCH, and thinks it is NOW
- *   poll FILE                    changed|unchanged, and the verdict, without the clock; one memory for all lines
- *   ack DIRECTORY PID            an acknowledgement with a digest, and a word of ours as its fault
- *   ack-nothing DIRECTORY PID    one of a process that has installed nothing
- *   touch|remove DIRECTORY PID   what a poll, and an exit, do to it
+ *   judge FILE SIZE BOOT EPOCH NOW   the verdict of a reader that knows records of SIZE, has EPOCH, at NOW of BOOT
+ *   poll FILE                        changed|unchanged, and the verdict, without the clock; one memory for all lines
+ *   ack DIRECTORY PID                an acknowledgement with a digest, and a word of ours as its fault
+ *   ack-nothing DIRECTORY PID        one of a process that has installed nothing
+ *   touch|remove DIRECTORY PID       what a poll, and an exit, do to it
+ *   boot -                           which boot this is, and how long ago it began
  */
 #include "keyrotd_ack.h"
 #include "keyrotd_keyfile.h"
@@ -17,17 +18,23 @@ static const char *word(keyrotd_fault fault)
     return fault == KEYROTD_OK ? "ok" : keyrotd_fault_word(fault);
 }
 
-static void judge(const char *path, size_t size, uint64_t epoch, uint64_t now)
+static void judge(const char *path, size_t size, const char *boot, uint64_t epoch, uint64_t now)
 {
     /* Exactly as long as the content, so that a sanitizer sees whoever reads on. */
     static unsigned char buffer[KEYROTD_MAX_BYTES + 1];
     keyrotd_stamp stamp;
     keyrotd_window window;
     keyrotd_news news;
-    unsigned char *exact;
-    size_t length;
+    unsigned char *exact, boot_id[KEYROTD_BOOT_ID_BYTES];
+    size_t length, i;
     keyrotd_fault fault;
+    unsigned byte;
 
+    for (i = 0; i < sizeof(boot_id); i++) {
+        if (sscanf(boot + 2 * i, "%2x", &byte) != 1)
+            exit(2);
+        boot_id[i] = (unsigned char) byte;
+    }
     memset(&stamp, 0, sizeof(stamp));
     fault = keyrotd_read(path, &stamp, &news, buffer, &length);
     if (fault == KEYROTD_OK) {
@@ -37,7 +44,7 @@ static void judge(const char *path, size_t size, uint64_t epoch, uint64_t now)
         memcpy(exact + 1, buffer, length);
         fault = keyrotd_parse(exact + 1, length, size, &window);
         if (fault == KEYROTD_OK)
-            fault = keyrotd_judge(&window, epoch, now);
+            fault = keyrotd_judge(&window, boot_id, epoch, now);
         free(exact);
     }
     printf("%s\n", word(fault));
@@ -82,15 +89,17 @@ static void acknowledge(const char *directory, pid_t pid, int nothing)
 
 int main(void)
 {
-    char line[8192], verb[16], path[4096], first[32] = "", second[32] = "", third[32] = "";
+    char line[8192], verb[16], path[4096], size[32] = "", boot[33] = "", epoch[32] = "", now[32] = "";
+    unsigned char boot_id[KEYROTD_BOOT_ID_BYTES];
+    size_t i;
     pid_t pid;
 
     while (fgets(line, sizeof(line), stdin) != NULL) {
-        if (sscanf(line, "%15s %4095s %31s %31s %31s", verb, path, first, second, third) < 2)
+        if (sscanf(line, "%15s %4095s %31s %32s %31s %31s", verb, path, size, boot, epoch, now) < 2)
             return 2;
-        pid = (pid_t) atol(first);
+        pid = (pid_t) atol(size);
         if (strcmp(verb, "judge") == 0)
-            judge(path, strtoull(first, NULL, 10), strtoull(second, NULL, 10), strtoull(third, NULL, 10));
+            judge(path, strtoull(size, NULL, 10), boot, strtoull(epoch, NULL, 10), strtoull(now, NULL, 10));
         else if (strcmp(verb, "poll") == 0)
             poll_once(path);
         else if (strcmp(verb, "ack") == 0)
@@ -102,6 +111,11 @@ int main(void)
         else if (strcmp(verb, "remove") == 0) {
             keyrotd_ack_remove(path, pid);
             printf("0\n");
+        } else if (strcmp(verb, "boot") == 0) {
+            printf("%d ", keyrotd_boot_id(boot_id));
+            for (i = 0; i < sizeof(boot_id); i++)
+                printf("%02x", boot_id[i]);
+            printf(" %" PRIu64 "\n", keyrotd_boot_ms());
         } else
             return 2;
         fflush(stdout);

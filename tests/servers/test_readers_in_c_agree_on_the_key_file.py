@@ -73,6 +73,16 @@ def test_every_vector_gets_its_verdict(reader: Reader) -> None:
     assert found == [(*case, expected) for _, *case, expected in cases]
 
 
+def test_the_boot_and_its_clock_are_the_systems(reader: Reader) -> None:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    before_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+    fault, found, now_ms = reader.say("boot", "-").split(" ")
+
+    assert (fault, found) == ("0", boot_id)
+    assert before_ms <= int(now_ms) <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 def test_what_has_not_changed_is_not_read_again(reader: Reader, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     replaced(path, "plain.bin")

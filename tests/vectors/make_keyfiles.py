@@ -2,8 +2,9 @@
 Makes the vectors of the key file: `python -m tests.vectors.make_keyfiles`. Every reader, in any language, runs them.
 
 It writes the format on its own, from its description, and imports nothing of keyrotd: what it and keyrotd agree on is
-the format. `verdicts.txt` has a line for each case: the file, the size of the records that the reader knows, the epoch
-that it has installed, its clock (Unix ms), and the verdict. A file may have several lines.
+the format. `verdicts.txt` has a line for each case: the file, the size of the records that the reader knows, the boot
+that it runs in, the epoch that it has installed, its clock (ms since that boot), and the verdict. A file may have
+several lines.
 """
 
 import hashlib
@@ -13,7 +14,16 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent / "keyfile"
 #: The clock of every case whose verdict does not hang on it.
-NOW = 1_800_000_000_000
+NOW = 86_400_000
+
+
+def fixed(label: str, length: int) -> bytes:
+    """Random-looking bytes that are the same for everyone, for ever."""
+    return hashlib.shake_256(f"keyrotd key file vector: {label}".encode()).digest(length)
+
+
+#: The boot in which the files were written.
+BOOT_ID = fixed("boot", 16)
 
 
 class Case(NamedTuple):
@@ -22,12 +32,8 @@ class Case(NamedTuple):
     verdict: str
     size: int = 80
     epoch: int = 0
-    now_at: int = NOW
-
-
-def fixed(label: str, length: int) -> bytes:
-    """Random-looking bytes that are the same for everyone, for ever."""
-    return hashlib.shake_256(f"keyrotd key file vector: {label}".encode()).digest(length)
+    now_ms: int = NOW
+    boot_id: bytes = BOOT_ID
 
 
 def record(label: str, size: int = 80) -> bytes:
@@ -43,9 +49,11 @@ def head(  # noqa: PLR0917 - the fields in the order of the file
     step: int = 0,
     seals_until: int = NOW + 3_600_000,
     opens_until: int = NOW + 7_200_000,
-    reserved: bytes = bytes(48),
+    boot_id: bytes = BOOT_ID,
+    reserved: bytes = bytes(32),
 ) -> bytes:
-    return magic + struct.pack(">HHIQQQQ", version, size, count, epoch, step, seals_until, opens_until) + reserved
+    numbers = struct.pack(">HHIQQQQ", version, size, count, epoch, step, seals_until, opens_until)
+    return magic + numbers + boot_id + reserved
 
 
 def digested(body: bytes) -> bytes:
@@ -63,7 +71,7 @@ def flipped(content: bytes, at: int) -> bytes:
 def cases() -> list[Case]:
     plain = digested(head() + records(3))
     small = digested(head(size=48) + records(3, 48))
-    unbounded = digested(head(epoch=0, seals_until=0, opens_until=0) + records(3))
+    unbounded = digested(head(epoch=0, seals_until=0, opens_until=0, boot_id=bytes(16)) + records(3))
     twins = record("key 0") + record("key 1") + record("key 0")[:16] + record("key 2")[16:]
     soon = digested(head(seals_until=NOW - 1, opens_until=NOW) + records(3))
     largest = head(epoch=2**64 - 1, step=2**64 - 1, seals_until=2**64 - 1, opens_until=2**64 - 1)
@@ -71,9 +79,9 @@ def cases() -> list[Case]:
         Case("plain", plain, "ok"),
         Case("plain", plain, "ok", epoch=41),
         Case("plain", plain, "older", epoch=42),
-        Case("plain", plain, "ok", now_at=NOW + 3_600_000),
-        Case("plain", plain, "ok", now_at=NOW + 7_199_999),
-        Case("plain", plain, "expired", now_at=NOW + 7_200_000),
+        Case("plain", plain, "ok", now_ms=NOW + 3_600_000),
+        Case("plain", plain, "ok", now_ms=NOW + 7_199_999),
+        Case("plain", plain, "expired", now_ms=NOW + 7_200_000),
         Case("plain", plain, "bad-size", size=48),
         Case("plain-48", small, "ok", size=48),
         Case("plain-48", small, "bad-size"),
@@ -86,11 +94,21 @@ def cases() -> list[Case]:
             digested(largest + records(3)),
             "ok",
         ),
-        Case("no-bounds", unbounded, "ok", now_at=2**52),
+        Case("no-bounds", unbounded, "ok", now_ms=2**52),
         Case("no-bounds", unbounded, "older", epoch=1),
-        Case("seals-no-more", soon, "ok", now_at=NOW - 1),
+        Case("seals-no-more", soon, "ok", now_ms=NOW - 1),
         Case("seals-no-more", soon, "expired"),
         Case("same-secrets-other-names", digested(head(count=2) + same_secrets()), "ok"),
+        Case("plain", plain, "other-boot", boot_id=fixed("another boot", 16)),
+        Case("plain", plain, "other-boot", boot_id=bytes(16)),
+        Case("plain", plain, "other-boot", boot_id=fixed("another boot", 16), epoch=42),
+        Case("bounds-of-no-boot", digested(head(boot_id=bytes(16)) + records(3)), "other-boot"),
+        Case("bounds-of-no-boot", digested(head(boot_id=bytes(16)) + records(3)), "other-boot", boot_id=bytes(16)),
+        Case("seals-bound-alone", digested(head(opens_until=0) + records(3)), "ok", now_ms=2**52),
+        Case("seals-bound-alone", digested(head(opens_until=0) + records(3)), "other-boot", boot_id=bytes(16)),
+        Case("opens-bound-alone", digested(head(seals_until=0) + records(3)), "expired", now_ms=NOW + 7_200_000),
+        Case("opens-bound-alone", digested(head(seals_until=0) + records(3)), "other-boot", boot_id=bytes(16)),
+        Case("boot-without-bounds", digested(head(seals_until=0, opens_until=0) + records(3)), "ok", boot_id=bytes(16)),
         Case("empty", b"", "bad-magic"),
         Case("magic-cut", plain[:7], "bad-magic"),
         Case("magic-upper-case", b"KEYROTD\n" + plain[8:], "bad-magic"),
@@ -118,8 +136,8 @@ def cases() -> list[Case]:
         # Times 80 this is 0 in 32 bits, and 240 would be right.
         Case("count-wraps", digested(head(count=2**28) + records(3)), "bad-count"),
         Case("count-largest", digested(head(count=2**32 - 1) + records(3)), "bad-count"),
-        Case("reserved-first", digested(head(reserved=b"\1" + bytes(47)) + records(3)), "bad-reserved"),
-        Case("reserved-last", digested(head(reserved=bytes(47) + b"\1") + records(3)), "bad-reserved"),
+        Case("reserved-first", digested(head(reserved=b"\1" + bytes(31)) + records(3)), "bad-reserved"),
+        Case("reserved-last", digested(head(reserved=bytes(31) + b"\1") + records(3)), "bad-reserved"),
         Case("digest-flipped", flipped(plain, len(plain) - 1), "bad-digest"),
         Case("digest-zero", plain[:-32] + bytes(32), "bad-digest"),
         Case("epoch-flipped", flipped(plain, 23), "bad-digest"),
@@ -128,7 +146,7 @@ def cases() -> list[Case]:
         Case("twins", digested(head() + twins), "twin-names"),
         Case("twins-alike", digested(head(count=2) + record("key 0") * 2), "twin-names"),
         Case("twins-at-the-end", digested(head(count=96) + records(95) + record("key 94")), "twin-names"),
-        Case("reserved-and-digest", flipped(flipped(plain, 48), 23), "bad-reserved"),
+        Case("reserved-and-digest", flipped(flipped(plain, 64), 23), "bad-reserved"),
     ]
 
 
@@ -139,8 +157,12 @@ def same_secrets() -> bytes:
 def files() -> dict[str, bytes]:
     """Every file of the folder."""
     contents = {f"{case.file}.bin": case.content for case in cases()}
-    lines = (f"{case.file}.bin {case.size} {case.epoch} {case.now_at} {case.verdict}\n" for case in cases())
+    lines = (f"{_asked(case)} {case.verdict}\n" for case in cases())
     return {"verdicts.txt": "".join(lines).encode(), **contents}
+
+
+def _asked(case: Case) -> str:
+    return f"{case.file}.bin {case.size} {case.boot_id.hex()} {case.epoch} {case.now_ms}"
 
 
 if __name__ == "__main__":
