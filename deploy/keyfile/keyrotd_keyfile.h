@@ -148,7 +148,8 @@ static inline keyrotd_fault keyrotd_judge(const keyrotd_window *window, const un
         && (memcmp(window->boot_id, boot_id, KEYROTD_BOOT_ID_BYTES) != 0
             || memcmp(window->boot_id, no_boot, KEYROTD_BOOT_ID_BYTES) == 0))
         return KEYROTD_OTHER_BOOT;
-    if (window->epoch < epoch)
+    /* Keys of no window are what an agent has left when its window's time is over: they are not older. */
+    if (window->epoch != 0 && window->epoch < epoch)
         return KEYROTD_OLDER;
     if (window->opens_until != 0 && now >= window->opens_until)
         return KEYROTD_EXPIRED;

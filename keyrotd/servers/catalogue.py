@@ -8,6 +8,7 @@ from types import MappingProxyType
 from keyrotd.servers.command import CommandDriver
 from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
+from keyrotd.servers.inprocess import NginxDriver
 from keyrotd.servers.layouts import KEY_FILES
 from keyrotd.servers.port import Driver
 
@@ -73,6 +74,16 @@ _ACCESS: Mapping[str, Field] = MappingProxyType(
     }
 )
 
+_IN_PROCESS: Mapping[str, Field] = MappingProxyType(
+    {
+        "key_file": Field(type=Type.PATH, says="which its processes read, in a directory that they may not write in"),
+        "ack_dir": Field(type=Type.PATH, says="where they acknowledge; a directory that they may write in"),
+        "timeout": Field(type=Type.DURATION, says="for all of them to take keys up", default=3_000, into="timeout_ms"),
+        **_ACCESS,
+        "mode": Field(type=Type.MODE, says="of the key file", default=0o640),
+    }
+)
+
 DRIVERS: Mapping[str, Entry] = MappingProxyType(
     {
         "haproxy": Entry(
@@ -106,6 +117,7 @@ DRIVERS: Mapping[str, Entry] = MappingProxyType(
                 }
             ),
         ),
+        "nginx": Entry(NginxDriver, "nginx or OpenResty, by Lua or by C module: no reload", _IN_PROCESS),
         "command": Entry(
             CommandDriver,
             "key files and a command: a reload, rate limited",

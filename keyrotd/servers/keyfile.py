@@ -127,7 +127,8 @@ def judge(found: KeyFile, *, layout: Layout, boot_id: str, epoch: int, now_ms: i
     bounded = (tenure.seals_until_ms, tenure.opens_until_ms) != (None, None)
     if bounded and (tenure.boot_id != boot_id or UUID(boot_id).int == 0):
         return "other-boot"
-    if tenure.epoch < epoch:
+    # Keys of no window are what an agent has left when its window's time is over: they are not older.
+    if 0 < tenure.epoch < epoch:
         return "older"
     if tenure.opens_until_ms is not None and now_ms >= tenure.opens_until_ms:
         return "expired"

@@ -9,11 +9,13 @@ from keyrotd.servers.catalogue import COMMON, DRIVERS, REQUIRED, Type
 from keyrotd.servers.command import CommandDriver
 from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
+from keyrotd.servers.inprocess import NginxDriver
 from keyrotd.servers.port import Driver
 from keyrotd.testing.twins import MemoryServer
 
-CLASSES: dict[str, type[HAProxyDriver | EnvoyDriver | CommandDriver]] = {
+CLASSES: dict[str, type[HAProxyDriver | NginxDriver | EnvoyDriver | CommandDriver]] = {
     "haproxy": HAProxyDriver,
+    "nginx": NginxDriver,
     "envoy": EnvoyDriver,
     "command": CommandDriver,
 }
@@ -59,6 +61,8 @@ def test_every_driver_keeps_the_port() -> None:
     """Mypy reads this test, too."""
     assert told(MemoryServer()) == ("memory", False, False, None)
     assert told(HAProxyDriver(name="a", socket=(Path("/s"),), key_file=(Path("/k"),))) == ("haproxy", False, True, 3)
+    nginx = NginxDriver(name="d", key_file=Path("/k/k"), ack_dir=Path("/a"))
+    assert told(nginx) == ("nginx", False, False, None)
     assert told(EnvoyDriver(name="c", key_file=Path("/k.json"))) == ("envoy", False, False, None)
     command = CommandDriver(name="b", key_file=Path("/k"), layout="ats48", command=("/bin/true",))
     assert told(command) == ("command", True, False, None)

@@ -12,6 +12,7 @@ from keyrotd.core.stek import Scheme
 from keyrotd.servers.command import CommandDriver
 from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
+from keyrotd.servers.inprocess import NginxDriver
 from keyrotd.servers.layouts import KEY_FILES
 from keyrotd.testing.certificates import new_authority
 from keyrotd.testing.driver import CLAIMS, Subject, check_driver
@@ -19,6 +20,7 @@ from keyrotd.testing.envoy import Envoy
 from keyrotd.testing.envoy_twin import EnvoyTwin, write_strange_secret
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.haproxy_twin import HAProxyTwin, write_strange_keys
+from keyrotd.testing.reader_twin import ReaderTwin
 from keyrotd.testing.twins import MemoryServer
 from tests import servers_found
 
@@ -71,6 +73,15 @@ def test_envoy_by_its_twin(by: str, claim: Callable[[Subject], None]) -> None:
 def test_envoy_itself(claim: Callable[[Subject], None]) -> None:
     with real_envoy(servers_found.wheel_envoy()) as subject:
         claim(subject)
+
+
+@each_claim
+def test_a_reader_inside_a_server_by_its_twin(tmp_path: Path, claim: Callable[[Subject], None]) -> None:
+    with ReaderTwin(tmp_path / "twin") as twin:
+        driver = NginxDriver(name="twin", key_file=twin.key_file, ack_dir=twin.ack_dir)
+
+        # Not `shut`: such a server has no door beside the file, and starts with what that holds.
+        claim(Subject(driver=driver, sealed=lambda: twin.sealed))
 
 
 @each_claim

@@ -16,6 +16,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "keyrotd.tls": frozenset({"keyrotd.core"}),
     "keyrotd.testing": frozenset({"keyrotd.core", "keyrotd.store.port", "keyrotd.servers.port", "keyrotd.tls"}),
     "keyrotd.testing.store": frozenset({"keyrotd.store.limits"}),
+    "keyrotd.testing.reader_twin": frozenset({"keyrotd.servers.keyfile", "keyrotd.servers.layouts"}),
     # A whole fleet of real parts, and a simulated one: they put the layers together, as the cli does.
     "keyrotd.testing.fleet": frozenset({"keyrotd.seal", "keyrotd.store"}),
     "keyrotd.testing.simulation": frozenset({"keyrotd.seal", "keyrotd.store", "keyrotd.servers", "keyrotd.daemon"}),
