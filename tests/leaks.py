@@ -66,6 +66,7 @@ def _written(piece: bytes) -> Iterator[tuple[str, bytes]]:
     yield "a JSON string in ASCII", json.dumps(latin)[1:-1].encode()
     yield "a JSON string", json.dumps(latin, ensure_ascii=False)[1:-1].encode()
     yield "what MONITOR writes", _as_monitor_writes(piece)
+    yield "what protobuf writes", _as_protobuf_writes(piece)
     yield "percent-encoded", quote_from_bytes(piece).encode()
     for offset in range(3):
         yield f"base64 at offset {offset}", _base64_core(piece, offset)
@@ -86,4 +87,12 @@ def _as_monitor_writes(piece: bytes) -> bytes:
     short = {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x07: "\\a", 0x08: "\\b"}
     return "".join(
         short.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}") for byte in piece
+    ).encode()
+
+
+def _as_protobuf_writes(piece: bytes) -> bytes:
+    # Its text format, which Envoy logs: short escapes for some, three octal digits for what is not printable.
+    short = {0x22: '\\"', 0x27: "\\'", 0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+    return "".join(
+        short.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in piece
     ).encode()

@@ -87,12 +87,14 @@ class Admin:
     def _dump(self, path: str, deadline: float) -> list[dict[str, Any]]:
         answer = self._get(path, deadline)
         try:
-            configs = json.loads(answer).get("configs", [])
-        except (ValueError, RecursionError, AttributeError):
-            raise self._unknown(answer) from None
-        if not isinstance(configs, list) or not all(isinstance(row, dict) for row in configs):
-            raise self._unknown(answer)
-        return configs
+            match json.loads(answer):
+                case {"configs": [*rows], **rest} if not rest and all(isinstance(row, dict) for row in rows):
+                    return rows
+                case {**rest} if not rest:  # nothing of the kind is there
+                    return []
+        except (ValueError, RecursionError):
+            pass
+        raise self._unknown(answer)
 
     def _stats(self, secret: str, deadline: float) -> dict[str, str]:
         wanted = quote(rf"^sds\.{re.escape(secret)}\.|\.{_STARVED}$")
@@ -102,6 +104,11 @@ class Admin:
     def _get(self, path: str, deadline: float) -> bytes:
         try:
             status, answer = _converse(self.address, path, deadline)
+        except http.client.RemoteDisconnected:
+            raise ServerUnreachable(
+                f"server {self.server}: {self.address} closed without an answer",
+                hint="Envoy may be ending, or something else listens there: see its log",
+            ) from None
         except OSError as error:
             raise self._unreachable(error) from None
         except http.client.HTTPException:

@@ -35,14 +35,17 @@ class Envoy:
     One Envoy whose ticket keys come from an SDS file, with its admin endpoint at a Unix socket.
 
     `directory` is its own; `key_file` must exist before `start`. Its one page says `name` and the pid that answered,
-    not whether the session was resumed: Envoy has no word for that.
+    not whether the session was resumed: Envoy has no word for that. `more_certificates` get a listener each, on
+    `ports`, with the same keys; `log_levels` are arguments of Envoy's.
     """
 
     name: str
     exe: Path
     directory: Path
     certificate: Path
-    port: int = field(default_factory=lambda: free_ports(1)[0], init=False)
+    more_certificates: tuple[Path, ...] = ()
+    log_levels: tuple[str, ...] = ()
+    ports: tuple[int, ...] = field(default=(), init=False)
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     kind: ClassVar[str] = "envoy"
@@ -50,6 +53,11 @@ class Envoy:
     def __post_init__(self) -> None:
         # A directory for the keys alone: Envoy looks at the file whenever something is renamed in there.
         self.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.ports = free_ports(1 + len(self.more_certificates))
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
 
     @property
     def address(self) -> str:
@@ -81,25 +89,27 @@ admin = "{self.admin}"
 
     @property
     def config(self) -> dict[str, object]:
-        """The bootstrap. No reuse_port: else two processes may share a port by accident, and answer in turn."""
+        """The bootstrap."""
         return {
             "node": {"id": self.name, "cluster": "demo"},  # SDS wants both
             "admin": {"address": {"pipe": {"path": str(self.admin), "mode": 0o600}}},
             "static_resources": {
                 "listeners": [
-                    {
-                        "name": "tls",
-                        "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
-                        "enable_reuse_port": False,
-                        "filter_chains": [{"filters": [_page(self.name)], "transport_socket": self._tls}],
-                    }
+                    self._listener(port, {"filename": str(certificate)})
+                    for port, certificate in zip(self.ports, (self.certificate, *self.more_certificates), strict=True)
                 ]
             },
         }
 
-    @property
-    def _tls(self) -> dict[str, object]:
-        certificate = {"filename": str(self.certificate)}
+    def _listener(self, port: int, certificate: dict[str, str]) -> dict[str, object]:
+        return {
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+            # Else two processes may share a port by accident, and answer in turn.
+            "enable_reuse_port": False,
+            "filter_chains": [{"filters": [_page(self.name)], "transport_socket": self._tls(certificate)}],
+        }
+
+    def _tls(self, certificate: dict[str, str]) -> dict[str, object]:
         return {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
@@ -124,7 +134,7 @@ admin = "{self.admin}"
     def start(self) -> None:
         config = self.directory / "envoy.json"
         config.write_text(json.dumps(self.config))
-        argv = [str(self.exe), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
+        argv = [str(self.exe), "-c", str(config), "--disable-hot-restart", "--concurrency", "2", *self.log_levels]
         self._child = start_child([*_TELL_PID, *argv], log=self.log)
         wait_until(lambda: self._ready or self._ended, f"Envoy {self.name} answers")
         if self._ended:

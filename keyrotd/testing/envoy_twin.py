@@ -21,6 +21,7 @@ class Mood(Enum):
     HANGS = "takes the connection and says nothing"
     DRIPS = "sends a byte now and then, for ever"
     CLOSES = "closes without a word"
+    MUMBLES = "says what is no HTTP, full of keys"
     BABBLES = "answers with what nobody expects, full of keys"
     DENIES = "has allow_paths that let nobody through"
     MUTE = "has its statistics switched off"
@@ -32,7 +33,8 @@ class EnvoyTwin:
     """
     It looks at its file whenever it is asked something and the file is another one: to those who ask that is at once.
 
-    `keys` are the blobs that it goes by, None once it took a document without any (all TLS connections are reset).
+    `keys` are the blobs that it goes by, None once it took a document without any: all TLS connections are reset then,
+    and one comes whenever its statistics are asked for.
     `sealed` lists the key names that began to seal since the start.
     """
 
@@ -61,7 +63,7 @@ class EnvoyTwin:
         if not self.key_file.exists():
             raise FileNotFoundError(self.key_file)
         self.started += 1
-        self.keys, self._seen = None, 0
+        self.keys, self._seen, self._starved = None, 0, 0
         self._active = self._version = ""
         self._counts = dict.fromkeys(("update_attempt", "update_success", "update_rejected", "update_failure"), 0)
         if self._socket is None:
@@ -136,7 +138,7 @@ class EnvoyTwin:
                 self._converse(line)
 
     def _converse(self, line: socket.socket) -> None:
-        asked = line.makefile("rb").readline().decode()
+        asked, *_ = iter(line.makefile("rb").readline, b"\r\n")
         match self.mood:
             case Mood.HANGS:
                 self._stopping.wait(_A_WHILE_S)
@@ -146,13 +148,15 @@ class EnvoyTwin:
                     line.sendall(b"x")
             case Mood.CLOSES:
                 pass
+            case Mood.MUMBLES:
+                line.sendall(self.key_file.read_bytes())
             case Mood.BABBLES:
                 line.sendall(_said(HTTPStatus.OK, self.key_file.read_bytes()))
             case Mood.DENIES:
                 line.sendall(_said(HTTPStatus.FORBIDDEN, self.key_file.read_bytes()))
             case _:
                 self.look()
-                line.sendall(_said(HTTPStatus.OK, self._answer(asked.split()[1])))
+                line.sendall(_said(HTTPStatus.OK, self._answer(asked.split()[1].decode())))
 
     def _answer(self, target: str) -> bytes:
         url = urlsplit(target)
@@ -181,10 +185,10 @@ class EnvoyTwin:
     def _stats(self) -> list[str]:
         if self.mood is Mood.MUTE:
             return []
-        starved = int(self.keys is None)
+        self._starved += self.keys is None
         return [
             f'sds.{self.secret}.version_text: "{self._version}"\n',
-            f"listener.127.0.0.1_443.server_ssl_socket_factory.downstream_context_secrets_not_ready: {starved}\n",
+            f"listener.127.0.0.1_443.server_ssl_socket_factory.downstream_context_secrets_not_ready: {self._starved}\n",
             *(f"sds.{self.secret}.{name}: {count}\n" for name, count in self._counts.items()),
         ]
 
