@@ -37,6 +37,16 @@ def debian_redis() -> Path:
     return _wanted("debian_redis")
 
 
+def debian_nginx_lua() -> Path:
+    """Nginx as Debian packages it (1.22 in Debian 12), with its Lua and stream modules; for tests marked `debian`."""
+    return _wanted("debian_nginx_lua")
+
+
+def luajit() -> Path:
+    """The luajit command, to run Lua without a server."""
+    return _wanted("luajit")
+
+
 def openssl() -> Path:
     """The openssl command: a TLS client that is not ours."""
     return _wanted("openssl")
@@ -115,6 +125,12 @@ def _find_wheel_envoy() -> Path | None:
     return _in_wheel("envoy", "_bin", "envoy")
 
 
+def _find_debian_nginx_lua() -> Path | None:
+    modules = Path("/usr/lib/nginx/modules")
+    whole = all((modules / name).is_file() for name in ("ngx_http_lua_module.so", "ngx_stream_module.so"))
+    return _executable(Path("/usr/sbin/nginx")) if whole else None
+
+
 _DEMO_EXTRA = "it comes with requirements/dev.txt on Linux, x86-64 and arm64"
 
 
@@ -133,6 +149,12 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         "debian_redis": _Probe(
             "Debian's redis-server", lambda: _executable(Path("/usr/bin/redis-server")), "apt-get install redis-server"
         ),
+        "debian_nginx_lua": _Probe(
+            "Debian's nginx with Lua",
+            _find_debian_nginx_lua,
+            "apt-get install nginx libnginx-mod-http-lua libnginx-mod-stream",
+        ),
+        "luajit": _Probe("the luajit command", lambda: _on_path("luajit"), "apt-get install luajit2"),
         "c_compiler": _Probe("a C compiler", lambda: _on_path("gcc"), "apt-get install gcc"),
         "cxx_compiler": _Probe("a C++ compiler", lambda: _on_path("g++"), "apt-get install g++"),
         "openssl_headers": _Probe(
