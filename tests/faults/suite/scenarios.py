@@ -108,17 +108,18 @@ def agent_killed_at_every_step(scene: Scene[Alone]) -> None:
         for number, step in doomed.items():
             scene.fleet.kill(f"agent-{number}")
             scene.fleet.start_fated(number, *step)
-        scene.until(lambda: scene.whole(0), "every agent is in step until its time has come")
-        scene.ask_rotation()
-        scene.until(lambda: not revive(doomed), "every agent died at its step")
+        scene.until(lambda: all_died(doomed), "every agent died at its step")
         scene.heal(now_at())
 
-    def revive(doomed: dict[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:
-        """Start whoever died, as a supervisor does; return who did not yet."""
+    def all_died(doomed: dict[int, tuple[str, int]]) -> bool:
+        """Start whoever died, as a supervisor does, and ask for rotations until everyone has."""
         for number in [number for number in doomed if scene.fleet.died(number)]:
+            # A rotation that was due, and not asked for, may have been the end of some already.
             scene.fleet.start_agent(number)
             del doomed[number]
-        return doomed
+        if doomed:
+            scene.ask_if_free()
+        return not doomed
 
     with scene.traffic():
         for first in range(0, len(_STEPS), scene.fleet.nodes):

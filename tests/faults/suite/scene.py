@@ -150,15 +150,20 @@ class Scene(Generic[S]):
         asked: list[int] = []
 
         def ask() -> bool:
-            if not self.operator.free():
-                return False
-            epoch = self.epoch
-            self.operator.ask(Goal.ROTATE, epoch)
-            asked.append(epoch)
-            return True
+            epoch = self.ask_if_free()
+            asked.extend([] if epoch is None else [epoch])
+            return epoch is not None
 
         self.until(ask, "a rotation is free")
         return asked[0]
+
+    def ask_if_free(self) -> int | None:
+        """Ask for one that would drop no live key, and return the epoch before it; None if it would."""
+        if not self.operator.free():
+            return None
+        epoch = self.epoch
+        self.operator.ask(Goal.ROTATE, epoch)
+        return epoch
 
     def publish(self) -> None:
         """Ask for a rotation, and return at the instant at which the store has it: perhaps nobody else yet."""
