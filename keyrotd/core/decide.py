@@ -7,7 +7,7 @@ revoked, then keys move on. Nothing rotates before every live node has read back
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, NodeState, Report, Request
 from keyrotd.core.policy import DRIFT_DIVISOR, Policy
@@ -190,21 +190,48 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     root = window.current if view.settled_at is None else window.next
     if now_at >= window.seals_until + window.max_stranded_ms:
         return Renew("the fleet was without a leader for too long", None)
+    stepped_at = now_at - (now_at - root.steps_at) % root.step_ms
+    ends_at = stepped_at + root.step_ms - 2 * policy.tick_interval_ms
+    ready_at = _ready_at(view, window, root, policy, now_at)
+    if now_at < min(ready_at, ends_at):
+        return Hold("nodes have just gone a step of succession", min(ready_at, ends_at))
+    spread_ms = window.eps_ms + root.step_ms // 8  # as nodes wait for a key that never was `next`, see core/reconcile
+    if root.stek is None and now_at >= ends_at - spread_ms:
+        return Hold("nodes are about to go a step of succession", stepped_at + root.step_ms)
+    taken = _step_taken(view.nodes, window, stepped_at, policy, now_at)
+    # However many nodes say that they are slow, the ring gets its keys within one step.
+    until = min(taken.until or 0, ready_at + max(policy.overdue_after_ms, policy.node_ttl_ms), ends_at)
+    if now_at < until:
+        return Hold(f"waiting for {listed(taken.waiting)} to go a step of succession", until)
+    return Renew("the fleet went on without a leader", root)
+
+
+def _ready_at(view: View, window: Window, root: Key, policy: Policy, now_at: int) -> int:
+    """Return the instant of this step from which the follower that is to be `current` can be, by the time alone."""
     step_ms = root.step_ms
     stepped_at = now_at - (now_at - root.steps_at) % step_ms
-    # Until all have taken the step, whatever their clocks, the follower that is to be `current` is not open everywhere;
-    # until max_seal_age before the end of that one's own step, it could seal for longer than it may.
+    # Until all have taken the step, whatever their clocks, that follower is not open everywhere; until max_seal_age
+    # before the end of its own step, it could seal for longer than it may.
     drift_ms = (now_at - window.seals_until) // DRIFT_DIVISOR
     ready_at = max(stepped_at + window.eps_ms + drift_ms, stepped_at + 2 * step_ms - policy.max_seal_age_ms)
     slots = fewest_slots(view.nodes, policy, now_at)
-    if slots is not None:
-        # Where there are few slots the renewal drops a follower, whose tickets are given the time to end.
-        free_at = stepped_at - (slots - 3) * step_ms + window.ticket_lifetime_ms + window.eps_ms
-        ready_at = max(ready_at, free_at)
-    ready_at = min(ready_at, stepped_at + step_ms - 2 * policy.tick_interval_ms)
-    if now_at < ready_at:
-        return Hold("nodes have just gone a step of succession", ready_at)
-    return Renew("the fleet went on without a leader", root)
+    if slots is None:
+        return ready_at
+    # Where there are few slots the renewal drops a follower, whose tickets are given the time to end.
+    return max(ready_at, stepped_at - (slots - 3) * step_ms + window.ticket_lifetime_ms + window.eps_ms)
+
+
+def _step_taken(nodes: Iterable[Seen], window: Window, stepped_at: int, policy: Policy, now_at: int) -> "Gate":
+    """Judge every live node by whether it said, after the step by its own time, that its servers are where it is."""
+    gate = judge_gate(window, nodes, policy, now_at)
+    silent = [
+        node
+        for node in live(nodes, policy, now_at)
+        if acknowledged(node, window) and node.report.reported_at < stepped_at
+    ]
+    untils = [node.seen_at + policy.node_ttl_ms for node in silent] + ([] if gate.until is None else [gate.until])
+    waiting = sorted((*gate.waiting, *(node.report.node for node in silent)))
+    return replace(gate, waiting=tuple(waiting), until=max(untils, default=None))
 
 
 def _listen(view: View, now_at: int) -> Hold | None:

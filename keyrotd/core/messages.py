@@ -95,8 +95,8 @@ class Report:
 
     `holds` is the digest of the window that the node has accepted, `read_back` that of the window which all its
     servers were seen to hold (None: none, or not all). `counter` only grows, so a replayed report is recognised.
-    `reported_at` is the node's fleet time, 0 while it has none. `steps` counts its steps of succession. `accepts` is as
-    in a beat.
+    `reported_at` is the fleet time for which the node tended its servers, 0 while it has none. `steps` counts its steps
+    of succession. `accepts` is as in a beat.
     """
 
     ring: str

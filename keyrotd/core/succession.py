@@ -11,7 +11,6 @@ window's own bound for that key has passed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from keyrotd.core.policy import DRIFT_DIVISOR
 from keyrotd.core.stek import Stek
@@ -19,6 +18,9 @@ from keyrotd.core.window import MAX_KEYS, Key, Terms, Window, kept, made, promot
 
 #: A line opens this many steps back, and no more: with three lines in use, what a renewal can take over in one window.
 MAX_STEPS_OPEN = MAX_KEYS // 4
+
+#: How many keys a line remembers to have followed, by their names.
+MAX_ROOTS = 64
 
 
 def follower(key: Key, linger_ms: int) -> Key:
@@ -56,18 +58,24 @@ def sealing_at(link: Key, now_at: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The followers of the key named `root`, from the oldest that may still open; none that begins at `ends_at`."""
+    """
+    The followers of one key, from the oldest that may still open; none that begins at `ends_at`.
 
-    root: bytes
+    `roots` are the names of the keys that all of them follow, oldest first: a renewal may have made any of these the
+    key of a window whose seed is forgotten by now, and what follows it is known here.
+    """
+
+    roots: tuple[bytes, ...]
     oldest: Key
     ends_at: int
 
     def at(self, now_at: int) -> "Line":
         """Forget what may no longer open, and what too many have followed."""
-        key = self.oldest
+        key, passed = self.oldest, list[bytes]()
         while starts_at(key) < self.ends_at and not self._needed(key, now_at):
+            passed.append(key.name)
             key = after(key)
-        return replace(self, oldest=key)
+        return replace(self, roots=(*self.roots, *passed)[-MAX_ROOTS:], oldest=key)
 
     def open_at(self, now_at: int) -> tuple[Key, ...]:
         """Return all that open, oldest first: the last one seals a step later, and opens already, as `next` does."""
@@ -125,18 +133,19 @@ def _gone_on_along(window: Window) -> tuple[Key, ...]:
     """Return the previous keys from which nodes that missed `window` may go on."""
     # After a renewal: all that it took over one step ahead of the time, its current's own line apart.
     ahead = (key for key in window.previous if key.seals_from is not None and key.seals_from > window.published_at)
-    # After a rotation: the former current, at whose end this current was to be followed.
+    # After a rotation: the former current, at whose end this current was to be followed, and what stood in till then.
     former = (key for key in window.previous if key.seals_until == window.current.steps_at)
-    return tuple({key.name: key for key in (*ahead, *islice(former, 1))}.values())
+    return tuple({key.name: key for key in (*ahead, *former)}.values())
 
 
 def _line(window: Window, key: Key, known: tuple[Line, ...]) -> Line | None:
-    if key.stek is None:
-        return next((line for line in known if line.root == key.name), None)
     # Whoever holds the window after this one goes on for longer, by what one window may last: that is opened, too.
     lasts_ms = window.seals_until - window.published_at
     ends_at = window.seals_until + window.max_stranded_ms + lasts_ms + key.step_ms
-    return Line(root=key.name, oldest=follower(key, window.ticket_lifetime_ms + window.eps_ms), ends_at=ends_at)
+    if key.stek is None:
+        line = next((line for line in known if key.name in line.roots), None)
+        return line and replace(line, ends_at=max(ends_at, line.ends_at))
+    return Line(roots=(key.name,), oldest=follower(key, window.ticket_lifetime_ms + window.eps_ms), ends_at=ends_at)
 
 
 def carried(made: Window, window: Window, *, settled_at: int | None, now_at: int, terms: Terms) -> Window:
@@ -176,8 +185,9 @@ def renew(
     followers = () if line is None else line.open_at(now_at)
     heir = followers[-1] if followers and starts_at(followers[-1]) > now_at else None
     epoch = window.epoch + 1
-    seals_until = max(terms.seals_until, 0 if heir is None else heir.steps_at)
-    terms = replace(terms, seals_until=seals_until)
+    if heir is not None:
+        # No longer than its own step: whoever misses this window opens it for no longer than that takes.
+        terms = replace(terms, seals_until=heir.steps_at)
     current = promoted(made(fresh[0], epoch, now_at, terms) if heir is None else heir, now_at, terms)
     # A key of the window comes last: what was signed for it stands.
     others = {key.name: key for key in (*lines.open_at(now_at), *window.all) if key.name != current.name}

@@ -490,7 +490,7 @@ class RingAgent:
                 ring=self.settings.ring,
                 node=self.settings.node,
                 counter=self._counter,
-                reported_at=self._fleet.now() or 0,
+                reported_at=self._reported_at,
                 state=self._state(),
                 steps=self._steps(),
                 epoch=0 if held is None else held.window.epoch,
@@ -544,6 +544,12 @@ class RingAgent:
             if tended.wanted != names(self._orders.for_driver(server.driver)):
                 return None
         return self._ordered
+
+    @property
+    def _reported_at(self) -> int:
+        """The instant for which servers were tended last: a leader must not take them for further than they are."""
+        now_at = self._fleet.now() or 0
+        return now_at if self._ordered_at is None else min(self._ordered_at, now_at)
 
     def _holding(self) -> str:
         return "no window" if self._held is None else f"window {self._held.window.epoch}"

@@ -4,7 +4,7 @@ What an agent keeps of a succession, sealed for itself alone: no signature cover
     keyrotd links v1
     ring NAME
     kek ID                                        which KEK seals the seeds
-    ROLE KEY... ROOT ENDS_AT BASE64               the oldest follower of a line: next, current or other
+    ROLE KEY... ROOT,ROOT... ENDS_AT BASE64       the oldest follower of a line: next, current or other
     stray KEY... BASE64                           a follower that an older window left
 
 KEY is a key's line as in a window's header, BASE64 nonce, ciphertext and tag of AES-256-GCM over the seed, with the
@@ -26,7 +26,7 @@ from keyrotd.seal.keyfiles import Kek, Keks, Rand
 from keyrotd.seal.lines import Lines
 from keyrotd.seal.window import NONCE_BYTES, SEALED_SEED, key_of
 
-#: Three lines and as many strays as a window has keys, each of 300 bytes.
+#: Some lines of up to 2.5 KiB, and as many strays as a window has keys, each of 300 bytes.
 MAX_BYTES = 65_536
 
 
@@ -40,7 +40,7 @@ class Links:
 
 def seal_links(links: Links, *, ring: str, keks: Keks, rand: Rand) -> bytes:
     kek = keks[0]
-    rows = [f"{role} {key_words(line.oldest)} {line.root.hex()} {line.ends_at}" for role, line in _lines(links)]
+    rows = [f"{role} {key_words(line.oldest)} {_roots(line)} {line.ends_at}" for role, line in _lines(links)]
     keys = [line.oldest for _, line in _lines(links)]
     rows += [f"stray {key_words(key)}" for key in links.strays]
     head = "keyrotd links v1\n" + lines.line("ring", ring) + lines.line("kek", kek.id)
@@ -81,12 +81,16 @@ def _lines(links: Links) -> list[tuple[str, Line]]:
     return [(role, line) for role, line in found if line is not None]
 
 
+def _roots(line: Line) -> str:
+    return ",".join(root.hex() for root in line.roots)
+
+
 def _line(role: str, ring: str, kek: Kek) -> Callable[[str], Line]:
     def parse(rest: str) -> Line:
         words, sealed = rest.rsplit(" ", 1)
-        key, root, ends_at = words.rsplit(" ", 2)
+        key, roots, ends_at = words.rsplit(" ", 2)
         return Line(
-            root=bytes.fromhex(lines.key_name(root)),
+            roots=tuple(bytes.fromhex(lines.key_name(root)) for root in roots.split(",")),
             oldest=_opened(key_of(key), f"{role} {words}", sealed, ring, kek),
             ends_at=lines.number(ends_at),
         )

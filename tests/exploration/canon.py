@@ -56,7 +56,7 @@ class _Canon:
             for key in window.all:
                 if key is window.next or ring.now < (key.seals_until or key.opens_until) + SPENT:
                     self._keys.setdefault(key.name, len(self._keys))
-        for line in sorted(_lines(ring), key=lambda line: (self._key_id(line.root), starts_at(line.oldest), line.root)):
+        for line in sorted(_lines(ring), key=lambda line: (self._roots(line), starts_at(line.oldest), line.roots)):
             for key in (line.oldest, *line.open_at(ring.now)):
                 self._keys.setdefault(key.name, len(self._keys))
 
@@ -99,6 +99,10 @@ class _Canon:
 
     def _key_id(self, name: bytes) -> int:
         return self._keys.get(name, -1)
+
+    def _roots(self, line: Line) -> Numbers:
+        """Return the keys of windows that `line` follows: nobody will ever ask it for another."""
+        return tuple(self._keys[root] for root in line.roots if root in self._keys)
 
     def _id(self, digest: str | None) -> int:
         return -1 if digest is None else self._ids.get(digest, len(self._ids))
@@ -205,7 +209,7 @@ class _Canon:
     def _line(self, line: Line | None) -> Numbers:
         if line is None:
             return ()
-        return (self._key_id(line.root), self._key(line.oldest), self._from(line.ends_at))
+        return (self._roots(line), self._key(line.oldest), self._from(line.ends_at))
 
     def _report(self, report: Report | None) -> Numbers:
         if report is None:

@@ -33,8 +33,9 @@ that there were none where the policy is possible for the slots.
 
 G3, bounded keys. No server seals with a shared key later than the highest `seals_until` that was signed for it (or the
 `steps_at` up to which a stranded node seals with `next`), nor opens one later than the highest `opens_until`, plus eps
-and the fault model's skew, nor does any key seal for longer than max_seal_age from the first server to the last; of a
-key that follows another the bounds are computed here, by its place in the line. This needs a living agent: a node
+and the fault model's skew, nor does any key seal for longer than max_seal_age from the first server to the last (where
+the store lost the window that promoted it, and another promoted it again, from that one's instant on); of a key that
+follows another the bounds are computed here, by its place in the line. This needs a living agent: a node
 counts while its agent runs, its last tick ran to its end and its servers obeyed, however long it paused since. A key
 that a ring buffer may not drop before the fleet has confirmed the window lingers at most until that window's
 `seals_until`. An agent that lost its cache while it cannot reach the store leaves a running server alone (G5) up to the
@@ -101,6 +102,7 @@ class Claims:
         self._first_sealed: dict[bytes, int] = {}  # when anybody first sealed with a key
         self._sealed: dict[bytes, tuple[int, str]] = {}  # the youngest ticket of each key
         self._given: dict[bytes, tuple[int, int]] = {}  # signed
+        self._promoted: dict[bytes, set[int]] = {}
         self._bounds: dict[bytes, tuple[int, int]] = {}  # signed, or by succession
         self._lines: dict[bytes, Line] = {}  # by the name of the first
         self._keys: dict[bytes, Key] = {}
@@ -142,6 +144,8 @@ class Claims:
 
     def _note_key(self, key: Key) -> None:
         self._keys[key.name] = key
+        if key.seals_from is not None:
+            self._promoted.setdefault(key.name, set()).add(key.seals_from)
         seals_until, opens_until = key.seals_until or 0, key.opens_until
         if key.name in self._given:
             seals_before, opens_before = self._given[key.name]
@@ -352,6 +356,9 @@ class Claims:
         sealing = self._bounds.get(keys.current.name)
         if sealing is not None and self._attentive(node):
             first_at = self._first_sealed.setdefault(keys.current.name, now)
+            promoted = self._promoted.get(keys.current.name, set())
+            if len(promoted) > 1:
+                first_at = max(first_at, *promoted)
             lasted_ms = now - first_at
             if lasted_ms > self.world.policy.max_seal_age_ms + self._slack_ms:
                 self._broken(f"{keys.current.name.hex()[:8]} has sealed for {lasted_ms / 1000:.1f} s")

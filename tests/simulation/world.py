@@ -266,10 +266,10 @@ class Node(Machine):
                     telemetry=SilentTelemetry(),
                 ),
             )
-        began_at, self._polled_at = world.now, None
+        began_at, self._polled_at, sick = world.now, None, self.sick
         pause_ms = self.agent.tick()
         self.ticked_at = began_at
-        if not self.sick:
+        if not sick and not self.sick:  # a tick may last
             self.obeyed_at = began_at
         digest = self.agent._read_back()
         if digest is not None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keyrotd.core.decide import (
     MAX_FLOOR_JUMP,
     Bootstrap,
+    Decision,
     Decline,
     Hold,
     Memory,
@@ -181,6 +182,15 @@ def test_a_schedule_that_was_lengthened_does_not_let_current_run_out() -> None:
     assert decide(view(THREE, in_step(THREE, due_at), remembered=THREE), longer, due_at) == Rotate("due")
 
 
+_WENT_ON = "the fleet went on without a leader"
+
+
+def stepped(seen_by: View, now_at: int) -> View:
+    """All that was reported is of now."""
+    nodes = (replace(node, seen_at=now_at, report=replace(node.report, reported_at=now_at)) for node in seen_by.nodes)
+    return replace(seen_by, nodes=tuple(nodes))
+
+
 def test_once_current_may_no_longer_seal_nodes_are_taken_up_along_next_where_it_is_everywhere() -> None:
     ended_at = THREE.seals_until
     ready_at = ended_at + THREE.eps_ms
@@ -189,8 +199,50 @@ def test_once_current_may_no_longer_seal_nodes_are_taken_up_along_next_where_it_
 
     assert decide(settled, POLICY, ended_at) == Hold("nodes have just gone a step of succession", ready_at)
     ready_at += THREE.eps_ms // 1000  # what clocks part meanwhile
-    assert decide(settled, POLICY, ready_at) == Renew("the fleet went on without a leader", THREE.next)
-    assert decide(unsettled, POLICY, ready_at) == Renew("the fleet went on without a leader", THREE.current)
+    assert decide(stepped(settled, ready_at), POLICY, ready_at) == Renew(_WENT_ON, THREE.next)
+    assert decide(stepped(unsettled, ready_at), POLICY, ready_at) == Renew(_WENT_ON, THREE.current)
+
+
+def test_the_renewal_waits_for_nodes_whose_servers_have_not_gone_the_step() -> None:
+    """One that is frozen, or whose server refuses, does not open yet what would be `current`."""
+    now_at = THREE.seals_until + 5 * MINUTE
+    nodes = stepped(view(THREE, in_step(THREE, now_at, "abc"), settled_at=THREE.published_at + MINUTE), now_at).nodes
+    frozen = seen(replace(report("d", THREE), reported_at=THREE.seals_until - 1), now_at - SECOND)
+    refused = seen(report("e", TWO), now_at, behind_since=now_at - 20 * MINUTE)
+    overdue_at = now_at - 20 * MINUTE + POLICY.overdue_after_ms
+
+    def at(instant: int, *others: Seen) -> Decision:
+        fresh = [replace(node, seen_at=instant) for node in nodes]
+        standing = view(THREE, [*fresh, *others], remembered=THREE, settled_at=THREE.published_at + MINUTE)
+        return decide(standing, POLICY, instant)
+
+    gone_at = frozen.seen_at + POLICY.node_ttl_ms
+    assert at(now_at, frozen) == Hold("waiting for d to go a step of succession", gone_at)
+    assert at(gone_at, frozen) == Renew(_WENT_ON, THREE.next)
+    assert at(now_at, refused) == Hold("waiting for e to go a step of succession", overdue_at)
+    assert at(overdue_at, replace(refused, seen_at=overdue_at)) == Renew(_WENT_ON, THREE.next)
+
+
+def test_no_node_that_says_it_is_slow_holds_the_renewal_for_longer_than_a_step() -> None:
+    now_at = THREE.seals_until + 4 * HOUR - 2 * POLICY.tick_interval_ms
+    liar = seen(replace(report("d", THREE), reported_at=T0), now_at)
+
+    assert decide(view(THREE, [liar], remembered=THREE), POLICY, now_at) == Renew(_WENT_ON, THREE.current)
+
+
+def test_keys_that_nobody_expects_are_not_published_shortly_before_a_step() -> None:
+    """Until all have them, nodes seal with what followed so far: that must not end meanwhile."""
+    lost = THREE.at(THREE.current.opens_until)
+    step_at = THREE.current.steps_at + 3 * lost.current.step_ms
+    late_at = step_at - MINUTE
+    early_at = step_at - 2 * HOUR
+
+    nodes = stepped(view(lost, in_step(lost, late_at)), late_at).nodes
+    assert decide(view(lost, nodes, remembered=lost), POLICY, late_at) == Hold(
+        "nodes are about to go a step of succession", step_at
+    )
+    nodes = stepped(view(lost, in_step(lost, early_at)), early_at).nodes
+    assert decide(view(lost, nodes, remembered=lost), POLICY, early_at) == Renew(_WENT_ON, lost.current)
 
 
 def test_after_max_stranded_nobody_can_be_taken_up_where_he_is() -> None:

@@ -1,6 +1,6 @@
 """Succession: who holds a key goes on in step with all who do, without a word, and nobody can go back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -257,7 +257,7 @@ def test_a_copy_without_seeds_takes_no_line_from_who_knows_them() -> None:
 
     assert isinstance(adopted, Adopt)
     assert adopted.held.succession is not None
-    assert [line.root for line in adopted.held.succession.lines][1] == THREE.current.name
+    assert adopted.held.succession.lines[1].roots[0] == THREE.current.name
     assert sealing(on(adopted.held, late_at), late_at) == sealing(held, late_at)
 
 
@@ -287,3 +287,41 @@ def test_a_short_max_stranded_ends_the_succession_soon() -> None:
     held = on(Held(window=window), window.seals_until + HOUR)
 
     assert footing(held, window.seals_until + HOUR) is Footing.ISOLATED
+
+
+def test_a_node_that_missed_renewals_knows_their_keys_by_what_it_went_on_along() -> None:
+    """The renewal's `current` is one of the followers that it passed, and nobody has that one's seed any more."""
+    now_at = THREE.seals_until + HOUR
+    renewal = renew(THREE, root=THREE.next, fresh=(stek(70), stek(71)), fence=9, now_at=now_at, terms=terms(now_at))
+    late_at = renewal.seals_until + 9 * R_MS
+    missed = on(Held(window=THREE).heard(THREE.published_at + MINUTE), late_at)
+    read = on(Held(window=renewal).heard(renewal.published_at + MINUTE), late_at)
+
+    adopted = accept(renewal.at(late_at), missed, NO_MEMORY, fresh=True, now_at=late_at)
+
+    assert isinstance(adopted, Adopt)
+    assert renewal.at(late_at).current.stek is None
+    for key in (read.succession and read.succession.current and read.succession.current.open_at(late_at)) or ():
+        assert key.stek in keys_at(adopted.held, OWN, late_at).opening
+
+
+def test_a_renewal_seals_no_longer_than_those_who_miss_it_open_what_it_took() -> None:
+    now_at = THREE.seals_until + HOUR
+    renewal = renew(THREE, root=THREE.next, fresh=(stek(70), stek(71)), fence=9, now_at=now_at, terms=terms(now_at))
+    missed = on(Held(window=THREE).heard(THREE.published_at + MINUTE), now_at)
+
+    last_at = renewal.seals_until + T_MS - 1
+
+    assert renewal.current.stek in keys_at(on(missed, last_at), OWN, last_at).opening
+
+
+def test_both_ways_on_that_ended_with_a_rotation_are_gone_on_along_after_it() -> None:
+    """Some went on along `current`, some along what `current` followed, until the same instant."""
+    ended_at = THREE.current.steps_at
+    twins = tuple(
+        replace(THREE.current, name=key.name, stek=key, seals_from=THREE.published_at, seals_until=ended_at)
+        for key in (stek(80), stek(81))
+    )
+    window = replace(THREE, previous=twins)
+
+    assert {line.roots[0] for line in succession(window).others} == {key.name for key in twins}
