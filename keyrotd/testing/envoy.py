@@ -88,9 +88,9 @@ admin = "{self.admin}"
         return 0 if self._child is None or self._ended else self._child.pid
 
     @property
-    def config(self) -> dict[str, object]:
-        """The bootstrap."""
-        return {
+    def config(self) -> str:
+        """The bootstrap, in JSON, which is YAML."""
+        bootstrap = {
             "node": {"id": self.name, "cluster": "demo"},  # SDS wants both
             "admin": {"address": {"pipe": {"path": str(self.admin), "mode": 0o600}}},
             "static_resources": {
@@ -100,6 +100,7 @@ admin = "{self.admin}"
                 ]
             },
         }
+        return json.dumps(bootstrap)
 
     def _listener(self, port: int, certificate: dict[str, str]) -> dict[str, object]:
         return {
@@ -132,8 +133,8 @@ admin = "{self.admin}"
         }
 
     def start(self) -> None:
-        config = self.directory / "envoy.json"
-        config.write_text(json.dumps(self.config))
+        config = self.directory / "envoy.yaml"
+        config.write_text(self.config)
         argv = [str(self.exe), "-c", str(config), "--disable-hot-restart", "--concurrency", "2", *self.log_levels]
         self._child = start_child([*_TELL_PID, *argv], log=self.log)
         wait_until(lambda: self._ready or self._ended, f"Envoy {self.name} answers")
