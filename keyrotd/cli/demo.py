@@ -9,9 +9,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,19 +23,36 @@ from keyrotd.core.policy import words
 from keyrotd.core.window import Window
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
-from keyrotd.testing.clients import Clients
+from keyrotd.testing.clients import Clients, Tally
 from keyrotd.testing.fleet import RING, Fleet
+from keyrotd.testing.kinds import KINDS
 from keyrotd.testing.live import LiveServer
+from keyrotd.tls.target import parse_target
 
 _LEAST_ROTATIONS = 3
 #: A rotation is due every 8 s here; whatever takes three times that is stuck.
 _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.004
 _HAMMERS = 2
+_MOST_NODES = 12
 
 
 @click.command("demo")
-@click.option("--nodes", type=click.IntRange(2, 12), default=3, show_default=True, help="HAProxy nodes, an agent each.")
+@click.option(
+    "--server",
+    "kinds",
+    type=click.Choice(tuple(KINDS)),
+    multiple=True,
+    default=("haproxy",),
+    show_default=True,
+    help="Which TLS server; several times for a mix, whose kinds the nodes take in turn.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(2, _MOST_NODES),
+    show_default="3, or 2 of each kind",
+    help="TLS servers, an agent each; at least two of each kind.",
+)
 @click.option(
     "--rotations",
     type=click.IntRange(_LEAST_ROTATIONS, 100),
@@ -42,21 +60,27 @@ _HAMMERS = 2
     show_default=True,
     help="How many rotations to see, a scheduled one every 8 s.",
 )
-def demo(nodes: int, rotations: int) -> None:
+def demo(kinds: tuple[str, ...], nodes: int | None, rotations: int) -> None:
     r"""
-    Start a real Valkey, two schedulers, and HAProxy nodes with an agent each; rotate under load.
+    Start a real Valkey, two schedulers, and TLS servers with an agent each; rotate under load.
 
-    On the way the leader is killed, a HAProxy reloaded, another restarted, an agent restarted and the store flushed,
-    while clients hold tickets of every age up to T and resume them on random nodes. Needs no configuration and no
-    root, uses loopback only, takes about a minute and leaves nothing behind.
+    On the way the leader is killed, a server reloaded, another restarted, an agent restarted and the store flushed,
+    while clients hold tickets of every age up to T and resume them on random nodes of the same kind. Needs no
+    configuration and no root, uses loopback only, takes about a minute and leaves nothing behind.
 
     \b
     keyrotd demo
     keyrotd demo --nodes 5 --rotations 10
+    keyrotd demo --server haproxy --server envoy
     """
+    kinds = tuple(dict.fromkeys(kinds))
+    nodes = nodes or (3 if len(kinds) == 1 else 2 * len(kinds))
+    if nodes < 2 * len(kinds):
+        raise click.UsageError(f"--nodes {nodes} are too few for two of each: {', '.join(kinds)}")
+    makers = [KINDS[kind].find() for kind in kinds]
     # A short path: a Unix socket's may have 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="keyrotd-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
-    fleet = Fleet(directory / "f", nodes=nodes)
+    directory = Path(tempfile.mkdtemp(prefix="keyrotd-demo-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+    fleet = Fleet(directory / "f", makers, nodes=nodes)
     try:
         clean = Demo(fleet, rotations).run()
     finally:
@@ -78,27 +102,33 @@ class Demo:
 
     def run(self) -> bool:
         fleet = self.fleet
-        self._say(
-            f"starting a store, {fleet.schedulers} schedulers, {fleet.nodes} agents and {fleet.nodes} HAProxy nodes"
-        )
+        kinds = Counter(_title(server) for server in fleet.servers)
+        nodes = " + ".join(f"{count} {title}" for title, count in kinds.items())
+        self._say(f"starting a store, {fleet.schedulers} schedulers, {fleet.nodes} agents and {nodes} nodes")
         fleet.start()
         self.store = fleet.store()
         self._until(lambda: fleet.in_step(self.store), "the first window is read back everywhere")
         window = self._window()
         self.lifetime_ms = window.ticket_lifetime_ms
-        self.clients = Clients(
-            targets=fleet.targets,
+        self.crowds = {server.kind: self._crowd(server.kind) for server in fleet.servers}
+        self._say(f"window {window.epoch} is read back on all nodes; R 8s, T {words(self.lifetime_ms)}; clients begin")
+        self.pids = {server.name: server.pid for server in fleet.servers}
+        with self._watching(), ExitStack() as stack:
+            for crowd in self.crowds.values():
+                stack.enter_context(crowd.hammering(threads=max(_HAMMERS // len(self.crowds), 1)))
+            self._scene()
+        return self._summary()
+
+    def _crowd(self, kind: str) -> Clients:
+        """Those who visit the servers of one kind: a ticket opens wherever its kind of server runs."""
+        return Clients(
+            targets=[parse_target(server.address) for server in self.fleet.servers if server.kind == kind],
             ticket_lifetime_ms=self.lifetime_ms,
-            trust=fleet.trust,
+            trust=self.fleet.trust,
             sni="localhost",
             now=lambda: time.time_ns() // 1_000_000,
             rand=random.Random(),  # noqa: S311 - whom a client visits is no secret
         )
-        self._say(f"window {window.epoch} is read back on all nodes; R 8s, T {words(self.lifetime_ms)}; clients begin")
-        self.pids = {server.name: server.pid for server in fleet.servers}
-        with self._watching(), self.clients.hammering(threads=_HAMMERS):
-            self._scene()
-        return self._summary()
 
     def _scene(self) -> None:
         steps = [self._kill_leader, self._reload, self._restart, self._restart_agent, self._flush]
@@ -143,17 +173,20 @@ class Demo:
         self._say(f"killed {leader} (SIGKILL): {self._leader()} leads after {time.monotonic() - began_s:.1f} s")
 
     def _reload(self) -> None:
-        server = self.fleet.servers[0]
-        server.reload()
-        self.pids[server.name] = server.pid
-        self._say(f"reloaded HAProxy {server.name}: a new worker, the same keys")
+        for server in self.fleet.servers:
+            outcome = KINDS[server.kind].reload
+            if outcome is not None:
+                server.reload()
+                self.pids[server.name] = server.pid
+                self._say(f"reloaded {_title(server)} {server.name}: {outcome}")
+                return
 
     def _restart(self) -> None:
         server = self.fleet.servers[1]
         with self._drained(server):
             server.restart()
         self.pids[server.name] = server.pid
-        self._say(f"restarted HAProxy {server.name} (out of the balancer meanwhile): its file had the keys")
+        self._say(f"restarted {_title(server)} {server.name} (out of the balancer meanwhile): its file had the keys")
 
     def _restart_agent(self) -> None:
         name = f"agent-{self.fleet.nodes}"
@@ -200,15 +233,16 @@ class Demo:
     @contextmanager
     def _drained(self, server: LiveServer) -> Iterator[None]:
         """Take a node out of the balancer, as one does before a restart."""
-        everybody = self.clients.targets
-        self.clients.targets = [t for t in everybody if str(t) != server.address]
+        clients = self.crowds[server.kind]
+        everybody = clients.targets
+        clients.targets = [t for t in everybody if str(t) != server.address]
         # Whoever is on the way there arrives within a handshake's timeout; a handshake here takes milliseconds.
-        handshakes = self.clients.tally.handshakes
-        self._until(lambda: self.clients.tally.handshakes > handshakes + 2 * _HAMMERS, "clients go elsewhere")
+        handshakes = clients.tally.handshakes
+        self._until(lambda: clients.tally.handshakes > handshakes + 2 * _HAMMERS, "clients go elsewhere")
         try:
             yield
         finally:
-            self.clients.targets = everybody
+            clients.targets = everybody
 
     def _window(self) -> Window:
         window = self.fleet.window(self.store)
@@ -231,7 +265,7 @@ class Demo:
         click.echo(f"{time.monotonic() - self.started_s:5.1f}s  {line}")
 
     def _summary(self) -> bool:
-        tally = self.clients.tally
+        tally = sum((crowd.tally for crowd in self.crowds.values()), Tally())
         median, worst = statistics.median(self.spread_ms), max(self.spread_ms)
         click.echo()
         click.echo(f"R {self.fleet.pace.rotation_interval}, T {words(self.lifetime_ms)}, {self.fleet.nodes} nodes")
@@ -240,6 +274,10 @@ class Demo:
         click.echo(f"handshakes: {tally.handshakes}, resumed: {tally.resumed}")
         click.echo(f"failed connections: {tally.failed}")
         moved = f"changed on {', '.join(self.moved_pids)}" if self.moved_pids else "unchanged by every rotation"
-        click.echo(f"HAProxy pids: {moved}")
+        click.echo(f"{' and '.join(KINDS[kind].title for kind in self.crowds)} pids: {moved}")
         click.echo(f"orphan tickets: {tally.orphans}")
         return tally.orphans == 0 and tally.failed == 0 and not self.moved_pids
+
+
+def _title(server: LiveServer) -> str:
+    return KINDS[server.kind].title

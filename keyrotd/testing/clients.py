@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from keyrotd.tls.handshake import Fault, Handshake, Trust, Version, client_context, resume, visit
 from keyrotd.tls.target import Target
@@ -63,6 +63,9 @@ class Tally:
     @property
     def handshakes(self) -> int:
         return self.full + self.resumed + self.expired + self.orphans
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)})
 
     @property
     def resumption_ratio(self) -> float:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from keyrotd.cli import exits
+from keyrotd.cli.main import run
 from tests import servers_found
 
 #: In the environment of everything that one test starts, whatever becomes of its parents.
@@ -29,8 +31,19 @@ def mark() -> Iterator[str]:
 
 @pytest.mark.long
 @pytest.mark.timeout(200)
-def test_a_short_demo_rotates_through_every_fault_and_orphans_nothing(mark: str) -> None:
-    demo = start(mark, "--nodes", "2", "--rotations", "3")
+@pytest.mark.parametrize(
+    ("options", "titles"),
+    [
+        pytest.param(["--nodes", "2"], "HAProxy", id="as it is"),
+        pytest.param(["--server", "haproxy", "--server", "envoy"], "HAProxy and Envoy", id="a mix"),
+    ],
+)
+def test_a_short_demo_rotates_through_every_fault_and_orphans_nothing(
+    mark: str, options: list[str], titles: str
+) -> None:
+    if "envoy" in options:
+        servers_found.wheel_envoy()
+    demo = start(mark, *options, "--rotations", "3")
 
     told, complaints = demo.communicate(timeout=180)
 
@@ -38,17 +51,24 @@ def test_a_short_demo_rotates_through_every_fault_and_orphans_nothing(mark: str)
     for line in (
         r"^orphan tickets: 0$",
         r"^failed connections: 0$",
-        r"^HAProxy pids: unchanged by every rotation$",
+        rf"^{titles} pids: unchanged by every rotation$",
         r"^rotations: \d+ \(and one mend\)$",
         r"^published to read back everywhere: median \d+ ms, worst \d+ ms$",
         r"`keyrotd rotate --now`: window \d+ is read back on all nodes$",
         r"killed scheduler-\d \(SIGKILL\): scheduler-\d leads",
         r"reloaded HAProxy node-\d",
-        r"restarted HAProxy node-\d",
+        r"restarted \w+ node-\d",
         r"killed and started agent-\d",
         r"flushed the store",
     ):
         assert re.search(line, told, re.MULTILINE), (line, told)
+
+
+def test_a_mix_wants_two_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["demo", "--server", "haproxy", "--server", "envoy", "--nodes", "3"])
+
+    assert code == exits.USAGE
+    assert "--nodes 3 are too few for two of each: haproxy, envoy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["starting a store", "clients begin"])
@@ -96,4 +116,4 @@ def marked(mark: str) -> list[int]:
 
 def directories() -> set[Path]:
     """Those of demos, not those of other tests that run meanwhile."""
-    return set(Path("/tmp").glob("keyrotd-*")) - set(Path("/tmp").glob("keyrotd-test-*"))
+    return set(Path("/tmp").glob("keyrotd-demo-*"))

@@ -29,7 +29,8 @@ def fleet() -> Iterator[Fleet]:
 
 
 def test_envoy_starts_without_a_store_joins_its_fleet_and_is_mended_while_it_runs(fleet: Fleet) -> None:
-    (envoy,), secrets = fleet.servers, {}
+    (envoy,) = fleet.servers
+    secrets: dict[str, bytes] = {}
 
     fleet.start_agent(1)
     wait_until(envoy.key_file.exists, "an agent alone writes keys of its own")

@@ -258,7 +258,7 @@ class Scene(Generic[S]):
 
     def _judge(self, clients: Clients, watch: Watch) -> None:
         tally = clients.tally
-        self.tally = _sum(self.tally, tally)
+        self.tally += tally
         self.keys.update(watch.sealed)
         self.beyond += watch.beyond()
         if tally.orphans:
@@ -268,16 +268,6 @@ class Scene(Generic[S]):
             self.faults.append(f"{tally.orphans} orphan tickets, the first from {words}")
         if tally.resumed < _LEAST_RESUMED:
             self.faults.append(f"only {tally.resumed} tickets were resumed: the clients have not tried")
-
-
-def _sum(one: Tally, other: Tally) -> Tally:
-    return Tally(
-        full=one.full + other.full,
-        resumed=one.resumed + other.resumed,
-        expired=one.expired + other.expired,
-        orphans=one.orphans + other.orphans,
-        failed=one.failed + other.failed,
-    )
 
 
 @contextmanager
