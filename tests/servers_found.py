@@ -47,6 +47,11 @@ def luajit() -> Path:
     return _wanted("luajit")
 
 
+def traffic_server() -> Path:
+    """traffic_manager as Debian packages it (9.2 in Debian 12), with what its plugins are built with; for `debian`."""
+    return _wanted("traffic_server")
+
+
 def openssl() -> Path:
     """The openssl command: a TLS client that is not ours."""
     return _wanted("openssl")
@@ -131,6 +136,11 @@ def _find_debian_nginx_lua() -> Path | None:
     return _executable(Path("/usr/sbin/nginx")) if whole else None
 
 
+def _find_traffic_server() -> Path | None:
+    builds = all(shutil.which(word) for word in ("tsxs", "c++", "make")) and Path("/usr/include/openssl").is_dir()
+    return _executable(Path("/usr/bin/traffic_manager")) if builds else None
+
+
 _DEMO_EXTRA = "it comes with requirements/dev.txt on Linux, x86-64 and arm64"
 
 
@@ -159,6 +169,11 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         "cxx_compiler": _Probe("a C++ compiler", lambda: _on_path("g++"), "apt-get install g++"),
         "openssl_headers": _Probe(
             "OpenSSL's headers", lambda: _file("/usr/include/openssl/evp.h"), "apt-get install libssl-dev"
+        ),
+        "traffic_server": _Probe(
+            "Debian's trafficserver with trafficserver-dev, a C++ compiler and make",
+            _find_traffic_server,
+            "apt-get install trafficserver trafficserver-dev g++ make libssl-dev",
         ),
         "openssl": _Probe("the openssl command", lambda: _on_path("openssl"), "apt-get install openssl"),
         "faketime": _Probe("the faketime command", lambda: _on_path("faketime"), "apt-get install faketime"),
