@@ -11,6 +11,7 @@ from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.inprocess import NginxDriver
 from keyrotd.servers.layouts import KEY_FILES
 from keyrotd.servers.port import Driver
+from keyrotd.servers.trafficserver import TrafficServerDriver
 
 
 class Type(Enum):
@@ -118,6 +119,17 @@ DRIVERS: Mapping[str, Entry] = MappingProxyType(
             ),
         ),
         "nginx": Entry(NginxDriver, "nginx or OpenResty, by Lua or by C module: no reload", _IN_PROCESS),
+        "trafficserver": Entry(
+            TrafficServerDriver,
+            "Traffic Server's plugin: no reload",
+            MappingProxyType(
+                {
+                    **_IN_PROCESS,
+                    "nudge": Field(type=Type.PATH, says="its mgmtapi.sock or jsonrpc20.sock", default=None),
+                    "config_dir": Field(type=Type.PATH, says="its records.config; for check, doctor", default=None),
+                }
+            ),
+        ),
         "command": Entry(
             CommandDriver,
             "key files and a command: a reload, rate limited",

@@ -11,11 +11,13 @@ from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.servers.inprocess import NginxDriver
 from keyrotd.servers.port import Driver
+from keyrotd.servers.trafficserver import TrafficServerDriver
 from keyrotd.testing.twins import MemoryServer
 
-CLASSES: dict[str, type[HAProxyDriver | NginxDriver | EnvoyDriver | CommandDriver]] = {
+CLASSES: dict[str, type[HAProxyDriver | NginxDriver | TrafficServerDriver | EnvoyDriver | CommandDriver]] = {
     "haproxy": HAProxyDriver,
     "nginx": NginxDriver,
+    "trafficserver": TrafficServerDriver,
     "envoy": EnvoyDriver,
     "command": CommandDriver,
 }
@@ -63,6 +65,8 @@ def test_every_driver_keeps_the_port() -> None:
     assert told(HAProxyDriver(name="a", socket=(Path("/s"),), key_file=(Path("/k"),))) == ("haproxy", False, True, 3)
     nginx = NginxDriver(name="d", key_file=Path("/k/k"), ack_dir=Path("/a"))
     assert told(nginx) == ("nginx", False, False, None)
+    traffic_server = TrafficServerDriver(name="e", key_file=Path("/k/k"), ack_dir=Path("/a"))
+    assert told(traffic_server) == ("trafficserver", False, False, None)
     assert told(EnvoyDriver(name="c", key_file=Path("/k.json"))) == ("envoy", False, False, None)
     command = CommandDriver(name="b", key_file=Path("/k"), layout="ats48", command=("/bin/true",))
     assert told(command) == ("command", True, False, None)
