@@ -9,6 +9,7 @@ from typing import get_args
 
 import click
 
+from keyrotd.cli import farm_files
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.config import Config, RingConfig, Role, SecretsConfig, ServerConfig, load, needs
 from keyrotd.core.errors import ConfigError, KeyrotdError
@@ -45,7 +46,7 @@ def check(config_path: Path, role: Role | None) -> None:
     lacking = needs(config, role) if role else ()
     faults = [*lacking, *key_file_faults(config, role), *store_file_faults(config.store.address)]
     if role in (None, "agent", "standalone"):
-        faults += trust_faults(config)
+        faults += [*trust_faults(config), *farm_files.faults(config)]
     if faults:
         raise ConfigError(faults)
     click.echo("\n".join(_promises(config)))
@@ -193,3 +194,4 @@ def _servers(servers: tuple[ServerConfig, ...]) -> Iterator[str]:
         delay = f", up to {words(facts.notice_delay_ms)} late" if facts.notice_delay_ms else ""
         proof = "not probed" if server.probe is None else f"probed at {server.probe}"
         yield f"  server {server.name}: {server.driver.kind}, {slots}, {way}{delay}, {proof}"
+        yield from (f"    {line}" for line in farm_files.notes(server))

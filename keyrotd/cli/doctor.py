@@ -15,7 +15,7 @@ from typing import TypeAlias
 import click
 
 from keyrotd import secrets
-from keyrotd.cli import diagnosis, exits, host, screen
+from keyrotd.cli import diagnosis, exits, farm_files, host, screen
 from keyrotd.cli.check import ROLES, key_file_faults, store_file_faults, trust_faults
 from keyrotd.cli.desk import SystemWatch, Watch, keks_at_hand
 from keyrotd.cli.diagnosis import Finding, RingSeen, Use, Verdict, grave, note, ok
@@ -340,6 +340,7 @@ def _server(config: Config, looked: _Looked, server: ServerConfig) -> _Server:
             findings += diagnosis.of_listed(server.driver.listed(), managed)
     except InstallFailed as failed:
         findings.append(grave("server.observed", str(failed), failed.hint))
+    findings += farm_files.findings(server)
     for path in key_files(server.driver):
         # `{n}` counts the files of a server that wants one for each key.
         for file in sorted(path.parent.glob(path.name.replace("{n}", "*"))) if "{n}" in path.name else [path]:

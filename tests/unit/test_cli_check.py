@@ -205,3 +205,45 @@ def test_certificates_that_are_not_there_or_none_are_told(path: Path, capsys: py
         f"{home}/missing.pem: cannot be read: no such file or directory",
     ]
     assert [words for words in checked(path, capsys, "--role", "scheduler") if "missing" in words] == []
+
+
+TRAFFIC_SERVER = """
+[[server]]
+name = "ats"
+ring = "edge"
+driver = "trafficserver"
+key_file = "/run/keyrotd/ats.keys"
+ack_dir = "/run/keyrotd-ats"
+config_dir = "ats"
+"""
+
+
+def test_what_breaks_a_farm_of_traffic_servers_is_a_fault(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(path.read_text("utf-8") + TRAFFIC_SERVER, "utf-8")
+    config_dir = path.parent / "ats"
+    config_dir.mkdir()
+    (config_dir / "records.config").write_text("CONFIG proxy.config.ssl.server.ticket_key.filename STRING /etc/k\n")
+    (config_dir / "ssl_multicert.config").write_text("dest_ip=192.0.2.1 ssl_cert_name=a.pem\n")
+
+    assert run(["check", "--config", str(path)]) == exits.CONFIGURATION
+
+    told = capsys.readouterr().err
+    assert "server ats: proxy.config.ssl.server.ticket_key.filename is set" in told
+    assert "dest_ip" not in told
+
+
+def test_what_may_break_a_farm_is_told_with_what_must_be_alike(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(path.read_text("utf-8") + TRAFFIC_SERVER, "utf-8")
+    config_dir = path.parent / "ats"
+    config_dir.mkdir()
+    (config_dir / "records.config").write_text("CONFIG proxy.config.ssl.server.multicert.filename STRING my.config\n")
+    (config_dir / "my.config").write_text("dest_ip=* ssl_cert_name=site.pem\ndest_ip=192.0.2.1 ssl_cert_name=a.pem\n")
+
+    assert run(["check", "--config", str(path)]) == exits.DONE
+
+    told = capsys.readouterr().out
+    assert "    note: a.pem: dest_ip is 192.0.2.1" in told
+    assert (
+        "    the same on every node, or no ticket resumes: "
+        'the default certificate is called "site.pem", CAs of clients: none' in told
+    )

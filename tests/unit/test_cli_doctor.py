@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from keyrotd.cli import diagnosis, exits
+from keyrotd.cli import diagnosis, exits, farm_files
 from keyrotd.cli.diagnosis import Daemon, Finding, Memory, Place, RingSeen, Use, Verdict
 from keyrotd.cli.doctor import Diagnosis, Section, as_document, as_text
+from keyrotd.config import ServerConfig
 from keyrotd.core.keys import Installed
 from keyrotd.core.keys import Place as Held
 from keyrotd.core.stek import Scheme
+from keyrotd.servers.trafficserver import TrafficServerDriver
 from keyrotd.store.addresses import Address
 from keyrotd.store.examine import Examined, Info, Rights
 from tests.stage import HOUR, MINUTE, NOON, POLICY, beat, window_at
@@ -411,3 +413,19 @@ def test_findings_are_told_with_hints_and_counted() -> None:
         "1 ok, 0 to note, 1 grave",
     ]
     assert '"healthy": false' in as_document(found)
+
+
+def test_what_breaks_a_farm_of_traffic_servers_is_grave_and_what_may_a_note(tmp_path: Path) -> None:
+    driver = TrafficServerDriver(name="ats", key_file=Path("/k/k"), ack_dir=Path("/a"), config_dir=tmp_path)
+    server = ServerConfig(name="ats", ring="edge", driver=driver, probe=None, sni=None, ca_file=None)
+    records, certificates = tmp_path / "records.config", tmp_path / "ssl_multicert.config"
+    records.write_text("CONFIG proxy.config.ssl.server.session_ticket.enable INT 1\n")
+    certificates.write_text("dest_ip=* ssl_cert_name=site.pem\n")
+    assert verdicts(farm_files.findings(server)) == {"server.farm": OK, "server.context": OK}
+
+    certificates.write_text("dest_ip=192.0.2.1 ssl_cert_name=site.pem\n")
+    assert verdicts(farm_files.findings(server)) == {"server.farm": NOTE, "server.context": OK}
+
+    records.write_text("CONFIG proxy.config.ssl.server.session_ticket.enable INT 0\n")
+    assert verdicts(farm_files.findings(server)) == {"server.farm": GRAVE, "server.context": OK}
+    assert list(farm_files.findings(replace(server, driver=replace(driver, config_dir=None)))) == []

