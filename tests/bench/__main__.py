@@ -4,11 +4,12 @@ import os
 import platform
 import sys
 
-from tests.bench import baselines, footprint, propagation
+from tests.bench import baselines, footprint, notice, propagation
 from tests.bench.lines import Lines
 
 SECTIONS = {
     "propagation": propagation.measure,
+    "notice": notice.measure,
     "memory": footprint.memory,
     "cpu": footprint.cpu,
     "store": footprint.store,
