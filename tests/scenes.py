@@ -19,14 +19,14 @@ from keyrotd.core.window import Window
 from keyrotd.seal.keyfiles import OperatorKey
 from keyrotd.seal.messages import read_beat, sign_request
 from keyrotd.seal.window import open_window
-from keyrotd.servers.ring import USUAL_SLOTS
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.fleet import RING, Fleet, Pace
 from keyrotd.testing.haproxy import HAProxy
 
 #: The fastest life in which a stalled machine is still no fault: rotations come by request, whenever no key with live
-#: tickets would leave HAProxy's three slots (T + eps, here 1.1 s, after the last one was read back everywhere).
+#: tickets would leave a server's slots (HAProxy has three: T + eps, here 1.1 s, after the last one was read back
+#: everywhere).
 HURRIED = Pace(
     rotation_interval="8s",
     ticket_lifetime="500ms",
@@ -118,7 +118,9 @@ class Operator:
             return False
         if beat.digest != window.digest or beat.confirmed_at is None:
             return False
-        return free_from(window, USUAL_SLOTS, beat.confirmed_at, self._eps_ms, now_at()) is None
+        reports = self.fleet.reports(self.store)
+        slots = min((report.slots for report in reports if report.slots is not None), default=None)
+        return free_from(window, slots, beat.confirmed_at, self._eps_ms, now_at()) is None
 
     @cached_property
     def _key(self) -> OperatorKey:
