@@ -553,6 +553,27 @@ def of_listed(found: Iterable[str], managed: Iterable[str]) -> Iterator[Finding]
         yield ok("server.unmanaged", "every ring that it lists is managed")
 
 
+def of_envoy(strangers: Iterable[str], *, logs_keys: bool) -> Iterator[Finding]:
+    """Judge what only Envoy's own configuration shows."""
+    found = sorted(strangers)
+    if found:
+        yield note(
+            "server.unmanaged",
+            f"has TLS listeners with ticket keys of their own: {listed(found)}",
+            "no other node opens their tickets: give each the session_ticket_keys_sds_secret_config of the ring",
+        )
+    else:
+        yield ok("server.unmanaged", "every TLS listener takes the ring's keys")
+    if logs_keys:
+        yield grave(
+            "server.log",
+            "Envoy logs at debug or trace, and its logger `config` then writes every ticket key that it reads",
+            "start it with --component-log-level config:info, then `keyrotd revoke`: the keys in its log are burnt",
+        )
+    else:
+        yield ok("server.log", "Envoy started with a log level that shows no ticket key")
+
+
 #: Said once: neither the runtime socket nor a handshake with another bind shows any of it.
 UNSEEN_OF_HAPROXY = note(
     "server.unseen",

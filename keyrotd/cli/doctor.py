@@ -28,6 +28,7 @@ from keyrotd.core.window import Window
 from keyrotd.seal.keyfiles import Keks, VerifyKey
 from keyrotd.seal.messages import read_beat
 from keyrotd.seal.window import open_window, read_header
+from keyrotd.servers.envoy import EnvoyDriver
 from keyrotd.servers.haproxy import HAProxyDriver
 from keyrotd.store.addresses import Address
 from keyrotd.store.examine import Examined, Examiner, Shown
@@ -338,6 +339,8 @@ def _server(config: Config, looked: _Looked, server: ServerConfig) -> _Server:
         if isinstance(server.driver, HAProxyDriver):
             managed = (str(path) for other in config.servers for path in key_files(other.driver))
             findings += diagnosis.of_listed(server.driver.listed(), managed)
+        if isinstance(server.driver, EnvoyDriver) and (setup := server.driver.setup()):
+            findings += diagnosis.of_envoy(setup.strangers, logs_keys=setup.logs_keys)
     except InstallFailed as failed:
         findings.append(grave("server.observed", str(failed), failed.hint))
     findings += farm_files.findings(server)

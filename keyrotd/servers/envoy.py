@@ -17,7 +17,7 @@ from typing import ClassVar
 from keyrotd.core.errors import ConfigError, InstallFailed
 from keyrotd.core.keys import Installed, Keys, Place
 from keyrotd.servers import envoy_admin, files
-from keyrotd.servers.envoy_admin import Admin, Sight
+from keyrotd.servers.envoy_admin import Admin, Setup, Sight
 from keyrotd.servers.envoy_secret import Document, decode
 from keyrotd.servers.files import Access
 from keyrotd.servers.layouts import NGINX80
@@ -74,6 +74,10 @@ class EnvoyDriver:
         taken = document is not None and sight.holds(document.version, len(document.keys))
         places.append(_place(f"{self.admin} {self.secret}", document if taken else None))
         return Installed(tuple(places), sight.instance)
+
+    def setup(self) -> Setup | None:
+        """What no read-back shows of Envoy, for people; None without an admin endpoint."""
+        return None if self._admin is None else self._admin.setup(self.secret)
 
     def install(self, keys: Keys) -> None:
         content = self._vetted(keys)

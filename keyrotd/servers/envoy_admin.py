@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -58,9 +58,17 @@ class Sight:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How Envoy was set up: listeners with TLS whose ticket keys are not ours, and whether its log shows all keys."""
+
+    strangers: tuple[str, ...]
+    logs_keys: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admin:
-    """`server` is who to name in errors. Each look is three connections, and takes at most `timeout_ms`."""
+    """`server` is who to name in errors. Each call is three connections, and takes at most `timeout_ms`."""
 
     server: str
     address: str
@@ -84,17 +92,44 @@ class Admin:
             starved=_count(stats, *(name for name in stats if name.endswith(_STARVED))),
         )
 
+    def setup(self, secret: str) -> Setup:
+        """Ask for what no look at `secret` shows. Raises like `look`."""
+        deadline = time.monotonic() + self.timeout_ms / 1000
+        rows = [
+            *self._dump("/config_dump?resource=static_listeners", deadline),
+            *self._dump("/config_dump?resource=dynamic_listeners", deadline),
+        ]
+        listeners = [found for found in _nested(rows) if str(found.get("@type")).endswith(".listener.v3.Listener")]
+        return Setup(
+            strangers=tuple(_called(listener) for listener in listeners if not _takes(listener, secret)),
+            logs_keys=self._logs_keys(deadline),
+        )
+
+    def _logs_keys(self, deadline: float) -> bool:
+        answer = self._get("/server_info", deadline)
+        match self._json(answer):
+            case {"command_line_options": {"log_level": str(level), "component_log_level": str(exceptions)}}:
+                of_config = [word.partition(":")[2] for word in exceptions.split(",") if word.startswith("config:")]
+                return [level, *of_config][-1] in _TALKATIVE
+            case _:
+                raise self._unknown(answer)
+
     def _dump(self, path: str, deadline: float) -> list[dict[str, Any]]:
         answer = self._get(path, deadline)
+        match self._json(answer):
+            case {"configs": [*rows], **rest} if not rest and all(isinstance(row, dict) for row in rows):
+                return rows
+            case {**rest} if not rest:  # nothing of the kind is there
+                return []
+            case _:
+                raise self._unknown(answer)
+
+    def _json(self, answer: bytes) -> object:
         try:
-            match json.loads(answer):
-                case {"configs": [*rows], **rest} if not rest and all(isinstance(row, dict) for row in rows):
-                    return rows
-                case {**rest} if not rest:  # nothing of the kind is there
-                    return []
+            found: object = json.loads(answer)
         except (ValueError, RecursionError):
-            pass
-        raise self._unknown(answer)
+            raise self._unknown(answer) from None
+        return found
 
     def _stats(self, secret: str, deadline: float) -> dict[str, str]:
         wanted = quote(rf"^sds\.{re.escape(secret)}\.|\.{_STARVED}$")
@@ -116,7 +151,7 @@ class Admin:
         if status != http.HTTPStatus.OK:
             raise InstallFailed(
                 f"server {self.server}: {self.address} answered {path.partition('?')[0]} with status {status}",
-                hint="where the admin endpoint has allow_paths, they must let /config_dump and /stats through",
+                hint="its allow_paths, if it has any, must let /config_dump, /stats and /server_info through",
             )
         if len(answer) > MAX_ANSWER_BYTES:
             raise self._unknown(answer)
@@ -169,6 +204,38 @@ def _active(row: Mapping[str, Any]) -> Active:
             return Active("", 0)
 
 
+def _nested(value: object) -> Iterator[dict[str, Any]]:
+    """Every object in a JSON document."""
+    left = [value]
+    while left:
+        match left.pop():
+            case dict() as found:
+                yield found
+                left += found.values()
+            case [*items]:
+                left += items
+
+
+def _takes(listener: dict[str, Any], secret: str) -> bool:
+    """Whether every TLS context of a listener takes its ticket keys from `secret`."""
+    contexts = [found for found in _nested(listener) if "common_tls_context" in found]
+    return all(
+        context.get("session_ticket_keys_sds_secret_config", {}).get("name") == secret
+        or context.get("disable_stateless_session_resumption") is True
+        for context in contexts
+    )
+
+
+def _called(listener: Mapping[str, Any]) -> str:
+    match listener:
+        case {"name": str(name)}:
+            return name
+        case {"address": {"socket_address": {"address": str(address), "port_value": int(port)}}}:
+            return f"{address}:{port}"
+        case _:
+            return "one without a name"
+
+
 def _count(stats: Mapping[str, str], *names: str) -> int | None:
     found = [int(stats[name]) for name in names if stats.get(name, "").isdecimal()]
     return sum(found) if found else None
@@ -216,6 +283,8 @@ def _left(deadline: float) -> float:
     return left
 
 
+#: Levels at which Envoy's logger `config` writes whole SDS files, keys and all.
+_TALKATIVE = frozenset({"trace", "debug"})
 _STARVED = "downstream_context_secrets_not_ready"
 
 _AWAY: Mapping[int, tuple[str, str]] = MappingProxyType(

@@ -16,6 +16,7 @@ from keyrotd.core.keys import Keys, in_step
 from keyrotd.core.stek import Scheme
 from keyrotd.servers import files
 from keyrotd.servers.envoy import EnvoyDriver
+from keyrotd.servers.envoy_admin import Setup
 from keyrotd.testing.certificates import Authority, new_authority
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.driver import rotated, some_keys
@@ -282,6 +283,49 @@ def test_a_file_that_envoy_does_not_watch_is_told(pair: Pair) -> None:
         driver.install(fresh())
 
     assert "name stek and this very path" in str(failed.value.hint)
+
+
+class HalfManaged(Envoy):
+    """Its first listener takes our keys, its second keeps keys of its own, its third issues no tickets."""
+
+    @property
+    def config(self) -> str:
+        bootstrap = json.loads(super().config)
+        for listener, field in zip(bootstrap["static_resources"]["listeners"], (None, "", "none"), strict=True):
+            context = listener["filter_chains"][0]["transport_socket"]["typed_config"]
+            if field is not None:
+                del context["session_ticket_keys_sds_secret_config"]
+            if field:
+                context["disable_stateless_session_resumption"] = True
+        return json.dumps(bootstrap)
+
+
+@pytest.mark.parametrize(
+    ("levels", "logs_keys"),
+    [
+        ((), False),
+        (("--log-level", "debug"), True),
+        (("--log-level", "debug", "--component-log-level", "config:info"), False),
+        (("--component-log-level", "upstream:info,config:trace"), True),
+    ],
+)
+def test_listeners_with_other_keys_and_a_log_that_shows_keys_are_found(
+    tmp_path: Path, levels: tuple[str, ...], *, logs_keys: bool
+) -> None:
+    _, certificate = new_authority(datetime.now(UTC)).write(tmp_path)
+    with TemporaryDirectory(prefix="keyrotd") as name:
+        envoy = HalfManaged(
+            "a", servers_found.wheel_envoy(), Path(name), certificate, (certificate, certificate), levels
+        )
+        write_strange_secret(envoy.key_file)
+        try:
+            envoy.start()
+
+            setup = driver_of(envoy).setup()
+        finally:
+            envoy.stop()
+
+    assert setup == Setup(strangers=(f"127.0.0.1:{envoy.ports[1]}",), logs_keys=logs_keys)
 
 
 @pytest.mark.parametrize(

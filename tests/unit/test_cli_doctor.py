@@ -358,6 +358,15 @@ def test_rings_that_nobody_manages_are_named_letter_by_letter() -> None:
     assert verdicts(diagnosis.of_listed(["/run/a.keys"], ["/run/a.keys"])) == {"server.unmanaged": OK}
 
 
+def test_what_only_envoys_own_configuration_shows_is_judged() -> None:
+    sound = verdicts(diagnosis.of_envoy([], logs_keys=False))
+    spoilt = list(diagnosis.of_envoy(["127.0.0.1:8443", "admin"], logs_keys=True))
+
+    assert sound == {"server.unmanaged": OK, "server.log": OK}
+    assert verdicts(spoilt) == {"server.unmanaged": NOTE, "server.log": GRAVE}
+    assert spoilt[0].words.endswith("of their own: 127.0.0.1:8443, admin")
+
+
 @pytest.mark.parametrize(
     ("asks", "verdict"),
     [
