@@ -8,7 +8,8 @@ import pytest
 from keyrotd.testing.envoy import Envoy
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.live import Maker
-from tests import servers_found
+from keyrotd.testing.nginx import ByModule, Nginx
+from tests import nginx_module, servers_found
 
 _DEBIAN = pytest.mark.debian
 
@@ -30,6 +31,11 @@ KINDS = (
     pytest.param(lambda: partial(HAProxy, exe=servers_found.wheel_haproxy()), id="haproxy"),
     pytest.param(lambda: partial(Envoy, exe=servers_found.wheel_envoy()), id="envoy"),
     pytest.param(lambda: partial(HAProxy, exe=servers_found.debian_haproxy()), id="debian-haproxy", marks=_DEBIAN),
+    pytest.param(
+        lambda: partial(Nginx, exe=servers_found.debian_nginx(), intake=ByModule(nginx_module.module())),
+        id="nginx-module",
+        marks=_DEBIAN,
+    ),
 )
 
 

@@ -37,6 +37,16 @@ def debian_redis() -> Path:
     return _wanted("debian_redis")
 
 
+def debian_nginx() -> Path:
+    """Nginx as Debian packages it (1.22 in Debian 12), with stream; for tests marked `debian`."""
+    return _wanted("debian_nginx")
+
+
+def nginx_sources() -> Path:
+    """What a module for Debian's nginx is built from; for tests marked `debian`."""
+    return _wanted("nginx_sources")
+
+
 def debian_nginx_lua() -> Path:
     """Nginx as Debian packages it (1.22 in Debian 12), with its Lua and stream modules; for tests marked `debian`."""
     return _wanted("debian_nginx_lua")
@@ -130,6 +140,12 @@ def _find_wheel_envoy() -> Path | None:
     return _in_wheel("envoy", "_bin", "envoy")
 
 
+def _find_debian_nginx() -> Path | None:
+    return (
+        _executable(Path("/usr/sbin/nginx")) if Path("/usr/lib/nginx/modules/ngx_stream_module.so").is_file() else None
+    )
+
+
 def _find_debian_nginx_lua() -> Path | None:
     modules = Path("/usr/lib/nginx/modules")
     whole = all((modules / name).is_file() for name in ("ngx_http_lua_module.so", "ngx_stream_module.so"))
@@ -158,6 +174,14 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         ),
         "debian_redis": _Probe(
             "Debian's redis-server", lambda: _executable(Path("/usr/bin/redis-server")), "apt-get install redis-server"
+        ),
+        "debian_nginx": _Probe(
+            "Debian's nginx with stream", _find_debian_nginx, "apt-get install nginx libnginx-mod-stream"
+        ),
+        "nginx_sources": _Probe(
+            "the headers of Debian's nginx",
+            lambda: _executable(Path("/usr/share/nginx/src/configure")),
+            "apt-get install nginx-dev libssl-dev gcc make",
         ),
         "debian_nginx_lua": _Probe(
             "Debian's nginx with Lua",

@@ -1,20 +1,23 @@
 /*
  * Writes what one process of a server has installed (docs/key-file.md): <directory>/<pid>, whole or not at all.
  *
- * No secret is in it. keyrotd believes a process that says nothing to be gone, so every poll ends in keyrotd_ack_write
- * or keyrotd_ack_touch. Nothing allocates, nothing is logged; each answers 0, or an errno.
+ * No secret is in it. keyrotd believes a process that says nothing to be gone, so every poll ends in keyrotd_ack_say.
+ * Nothing is logged, and nothing allocates but opendir; each function answers 0, or an errno.
  *
  * C99 and C++17; needs POSIX.1-2008 (under -std=c99 or c11 define _POSIX_C_SOURCE 200809L first).
  */
 #ifndef KEYROTD_ACK_H
 #define KEYROTD_ACK_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -104,7 +107,8 @@ static inline int keyrotd_ack_put(const char *path, const char *text, size_t len
     return fault;
 }
 
-static inline int keyrotd_ack_write(const char *directory, const keyrotd_ack *ack)
+/* Says it: touches the file while that is what `said` (KEYROTD_ACK_BYTES, zeros at first) has, writes it otherwise. */
+static inline int keyrotd_ack_say(const char *directory, const keyrotd_ack *ack, char *said)
 {
     char text[KEYROTD_ACK_BYTES], temp[KEYROTD_ACK_PATH_BYTES], path[KEYROTD_ACK_PATH_BYTES];
     size_t length = keyrotd_ack_text(ack, text);
@@ -115,22 +119,17 @@ static inline int keyrotd_ack_write(const char *directory, const keyrotd_ack *ac
     if (keyrotd_ack_path(directory, ".", ack->pid, ".tmp", temp) != 0
         || keyrotd_ack_path(directory, "", ack->pid, "", path) != 0)
         return ENAMETOOLONG;
+    /* What cannot be touched has been taken away, and is written anew. */
+    if (strcmp(text, said) == 0 && utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
     fault = keyrotd_ack_put(temp, text, length);
     if (fault == 0 && rename(temp, path) != 0)
         fault = errno;
     if (fault != 0)
         (void) unlink(temp);
+    else
+        memcpy(said, text, length + 1);
     return fault;
-}
-
-/* Says that the process lives, with nothing new. ENOENT: somebody took the file away, so it is to be written. */
-static inline int keyrotd_ack_touch(const char *directory, pid_t pid)
-{
-    char path[KEYROTD_ACK_PATH_BYTES];
-
-    if (keyrotd_ack_path(directory, "", pid, "", path) != 0)
-        return ENAMETOOLONG;
-    return utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
 }
 
 static inline void keyrotd_ack_remove(const char *directory, pid_t pid)
@@ -139,6 +138,24 @@ static inline void keyrotd_ack_remove(const char *directory, pid_t pid)
 
     if (keyrotd_ack_path(directory, "", pid, "", path) == 0)
         (void) unlink(path);
+}
+
+/* Takes away what processes left that were killed, so that nobody waits for them. */
+static inline void keyrotd_ack_sweep(const char *directory)
+{
+    DIR *entries = opendir(directory);
+    struct dirent *entry;
+    char *end;
+    long pid;
+
+    if (entries == NULL)
+        return;
+    while ((entry = readdir(entries)) != NULL) {
+        pid = strtol(entry->d_name, &end, 10);
+        if (pid > 0 && (pid_t) pid == pid && *end == '\0' && kill((pid_t) pid, 0) != 0 && errno == ESRCH)
+            keyrotd_ack_remove(directory, (pid_t) pid);
+    }
+    (void) closedir(entries);
 }
 
 #endif

@@ -23,6 +23,7 @@ from keyrotd.testing.haproxy_twin import HAProxyTwin, write_strange_keys
 from keyrotd.testing.reader_twin import ReaderTwin
 from keyrotd.testing.twins import MemoryServer
 from tests import servers_found
+from tests.nginx_module import staged
 
 each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
 
@@ -82,6 +83,14 @@ def test_a_reader_inside_a_server_by_its_twin(tmp_path: Path, claim: Callable[[S
 
         # Not `shut`: such a server has no door beside the file, and starts with what that holds.
         claim(Subject(driver=driver, sealed=lambda: twin.sealed))
+
+
+@pytest.mark.debian
+@each_claim
+def test_nginx_itself(claim: Callable[[Subject], None]) -> None:
+    with staged() as stage:
+        nginx = stage.started("real").nginx
+        claim(Subject(driver=NginxDriver(name="real", key_file=nginx.key_file, ack_dir=nginx.ack_dir)))
 
 
 @each_claim

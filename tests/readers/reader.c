@@ -5,7 +5,8 @@
  *   poll FILE                        changed|unchanged, and the verdict, without the clock; one memory for all lines
  *   ack DIRECTORY PID                an acknowledgement with a digest, and a word of ours as its fault
  *   ack-nothing DIRECTORY PID        one of a process that has installed nothing
- *   touch|remove DIRECTORY PID       what a poll, and an exit, do to it
+ *   remove DIRECTORY PID             what an exit does to it
+ *   sweep DIRECTORY                  what a start does to those of the dead
  *   boot -                           which boot this is, and how long ago it began
  */
 #include "keyrotd_ack.h"
@@ -67,6 +68,7 @@ static void poll_once(const char *path)
 
 static void acknowledge(const char *directory, pid_t pid, int nothing)
 {
+    static char said[KEYROTD_ACK_BYTES];
     static const unsigned char digest[32] = {0xab, 0xcd, 0xef}, seals[16] = {0x01, 0x23};
     keyrotd_ack ack;
 
@@ -84,7 +86,7 @@ static void acknowledge(const char *directory, pid_t pid, int nothing)
         ack.contexts = 3;
         ack.fault = keyrotd_fault_word(KEYROTD_TWIN_NAMES);
     }
-    printf("%d\n", keyrotd_ack_write(directory, &ack));
+    printf("%d\n", keyrotd_ack_say(directory, &ack, said));
 }
 
 int main(void)
@@ -106,10 +108,11 @@ int main(void)
             acknowledge(path, pid, 0);
         else if (strcmp(verb, "ack-nothing") == 0)
             acknowledge(path, pid, 1);
-        else if (strcmp(verb, "touch") == 0)
-            printf("%d\n", keyrotd_ack_touch(path, pid));
         else if (strcmp(verb, "remove") == 0) {
             keyrotd_ack_remove(path, pid);
+            printf("0\n");
+        } else if (strcmp(verb, "sweep") == 0) {
+            keyrotd_ack_sweep(path);
             printf("0\n");
         } else if (strcmp(verb, "boot") == 0) {
             printf("%d ", keyrotd_boot_id(boot_id));

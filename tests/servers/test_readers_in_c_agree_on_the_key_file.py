@@ -1,5 +1,6 @@
 """The C header of readers in C and C++ gives every verdict of the vectors, reads no odd file, and acknowledges."""
 
+import errno
 import os
 import subprocess
 import time
@@ -163,15 +164,32 @@ def test_an_acknowledgement_is_replaced_touched_and_taken_away(reader: Reader, t
     os.utime(tmp_path / "4711", (0, 0))
     assert acks.living(tmp_path, now_at) == ()
 
-    reader.say("ack", tmp_path, 4711)
-    os.utime(tmp_path / "4711", (1, 1))
-    assert reader.say("touch", tmp_path, 4711) == "0"
+    (tmp_path / "4711").write_text("nonsense")
+    reader.say("ack-nothing", tmp_path, 4711)
+    inode = (tmp_path / "4711").stat().st_ino
+    os.utime(tmp_path / "4711", (0, 0))
 
+    assert reader.say("ack-nothing", tmp_path, 4711) == "0"
     (alive,) = acks.living(tmp_path, now_at)
-    assert alive.pid == 4711
+    assert (alive.pid, (tmp_path / "4711").stat().st_ino) == (4711, inode)
+    (tmp_path / "4711").unlink()
+    assert reader.say("ack-nothing", tmp_path, 4711) == "0"
+    assert len(acks.living(tmp_path, now_at)) == 1
     reader.say("remove", tmp_path, 4711)
     assert acks.living(tmp_path, now_at) == ()
-    assert reader.say("touch", tmp_path, 4711) != "0"
+    assert reader.say("ack", tmp_path / "none", 4711) == str(errno.ENOENT)
+
+
+def test_what_the_dead_left_is_taken_away(reader: Reader, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (str(ended.pid), str(os.getpid()), "1", "0", "-1", f"{ended.pid}x", "99999999999999999999", ".1.tmp"):
+        (tmp_path / name).touch()
+
+    reader.say("sweep", tmp_path)
+
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {str(os.getpid()), "1", "0", "-1", f"{ended.pid}x", "99999999999999999999", ".1.tmp"}
 
 
 def replaced(path: Path, vector: str) -> None:
