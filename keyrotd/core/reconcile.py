@@ -124,8 +124,9 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
     }
     adopted = Held(window=seen, strays=tuple(strays.values()), sealed=held.sealed)
     if (seen.current.name, seen.next.name) == (held.window.current.name, held.window.next.name):
-        # Mended: the same keys, so the same way on.
-        adopted = replace(adopted, spread=held.spread, stood_in=held.stood_in, succession=held.succession)
+        # Mended: the same keys, so the same way on; where it was not known, this copy may have the seed.
+        gone_on = None if held.succession is None else held.succession.completed(seen)
+        adopted = replace(adopted, spread=held.spread, stood_in=held.stood_in, succession=gone_on)
     if adopted.succession is None and None in {seen.current.stek, seen.next.stek}:
         # A copy whose seeds were forgotten on the way: what this node knows of them does not go with its old window.
         known = held.succession or succession(held.window)

@@ -115,6 +115,11 @@ class Succession:
             others=tuple(line.at(now_at) for line in self.others),
         )
 
+    def completed(self, window: Window) -> "Succession":
+        """Return it with what `window`, of the same keys, knows of their lines and this does not."""
+        known = succession(window)
+        return replace(self, current=self.current or known.current, next=self.next or known.next)
+
     def open_at(self, now_at: int) -> tuple[Key, ...]:
         return tuple(key for line in self.lines for key in line.open_at(now_at))
 
@@ -140,7 +145,7 @@ def _gone_on_along(window: Window) -> tuple[Key, ...]:
 
 def _line(window: Window, key: Key, known: tuple[Line, ...]) -> Line | None:
     # Whoever holds the window after this one goes on for longer, by what one window may last: that is opened, too.
-    lasts_ms = window.seals_until - window.published_at
+    lasts_ms = window.seals_until - (window.current.seals_from or window.published_at)
     ends_at = window.seals_until + window.max_stranded_ms + lasts_ms + key.step_ms
     if key.stek is None:
         line = next((line for line in known if key.name in line.roots), None)

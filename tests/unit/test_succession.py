@@ -325,3 +325,20 @@ def test_both_ways_on_that_ended_with_a_rotation_are_gone_on_along_after_it() ->
     window = replace(THREE, previous=twins)
 
     assert {line.roots[0] for line in succession(window).others} == {key.name for key in twins}
+
+
+def test_a_mended_copy_that_has_a_seed_again_shows_the_way_on_to_who_had_lost_it() -> None:
+    """It came to the ring by an offer, from which the seed was gone; a leader that remembers it publishes anew."""
+    late_at = THREE.current.opens_until
+    offered = accept(THREE.at(late_at), None, NO_MEMORY, fresh=True, now_at=late_at)
+    assert isinstance(offered, Adopt)
+    held = on(offered.held, late_at)
+    mended = replace(THREE, epoch=THREE.epoch + 1, ancestors=(THREE.digest, *THREE.ancestors), published_at=late_at)
+
+    adopted = accept(mended, held, NO_MEMORY, fresh=True, now_at=late_at)
+
+    assert isinstance(adopted, Adopt)
+    assert held.succession is not None
+    assert held.succession.current is None
+    assert adopted.held.succession is not None
+    assert adopted.held.succession.current == succession(THREE).current
