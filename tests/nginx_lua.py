@@ -25,12 +25,13 @@ from tests.servers_found import debian_nginx_lua
 
 LUA = Path(__file__).parents[1] / "deploy" / "nginx" / "lua"
 
-#: Debian's modules are files of their own; an nginx that was built with them has none.
-MODULES = ("ndk_http_module", "ngx_http_lua_module", "ngx_stream_module")
-MODULE_DIRECTORY = Path("/usr/lib/nginx/modules")
+_MODULES = [
+    Path("/usr/lib/nginx/modules", f"{name}.so")
+    for name in ("ndk_http_module", "ngx_http_lua_module", "ngx_stream_module")
+]
 
-#: Where Lua's other libraries are, if not where Debian puts them.
-LUA_PATH = ""
+#: Another nginx than Debian's, to learn whether its version may be let in: see deploy/nginx/README.md.
+OTHER_NGINX = os.environ.get("KEYROTD_TEST_NGINX")
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -151,8 +152,8 @@ class Site:
 
     @property
     def config(self) -> str:
-        modules = [MODULE_DIRECTORY / f"{name}.so" for name in MODULES]
-        loads = "\n".join(f"load_module {module};" for module in modules if module.exists())
+        # Debian's modules are files of their own; another nginx has them built in.
+        loads = "\n".join(f"load_module {module};" for module in _MODULES if OTHER_NGINX is None)
         user = "user www-data;" if os.geteuid() == 0 else ""
         tls = f"""\
     ssl_certificate {self.certificate};
@@ -169,6 +170,7 @@ class Site:
         return f"""\
 {loads}
 {user}
+env LUA_PATH; # of another nginx; a binary upgrade would forget it
 worker_processes {WORKERS};
 pid {self.directory}/pid;
 error_log {self.log} notice;
@@ -179,7 +181,7 @@ http {{
     proxy_cache_path {self.directory}/cache keys_zone=cache:1m; # has helper processes, which run init_worker too
 {temps}
 {tls}
-    lua_package_path "{LUA}/?.lua;{LUA_PATH};";
+    lua_package_path "{LUA}/?.lua;;";
     init_worker_by_lua_block {{
         {self.before}
         require("keyrotd").start {{
@@ -231,7 +233,8 @@ stream {{
         config.write_text(self.config)
         # Only a daemon obeys USR2: a master whose parent lives takes itself for a new binary.
         daemon = "on" if self.daemon else "off"
-        argv = [str(debian_nginx_lua()), "-c", str(config), "-p", str(self.directory), "-g", f"daemon {daemon};"]
+        paths = ["-c", str(config), "-p", str(self.directory), "-e", str(self.log)]
+        argv = [str(_find_nginx()), *paths, "-g", f"daemon {daemon};"]
         self._master = start_child(argv, log=self.log)
         wait_until(lambda: _listens(self.ports[0]) or self._master_ended, f"{self.name} listens")
 
@@ -349,7 +352,7 @@ class Stage:
 @contextmanager
 def staged() -> Iterator[Stage]:
     """An empty stage; whatever was started on it ends with the block, and must not have crashed."""
-    debian_nginx_lua()
+    _find_nginx()
     with short_directory() as directory:
         stage = Stage(directory)
         try:
@@ -359,6 +362,10 @@ def staged() -> Iterator[Stage]:
                 site.stop()
         for site in stage.sites:
             assert _accidents(site) == []
+
+
+def _find_nginx() -> Path:
+    return debian_nginx_lua() if OTHER_NGINX is None else Path(OTHER_NGINX)
 
 
 def _accidents(site: Site) -> list[str]:

@@ -49,6 +49,15 @@ def test_retired_keys_are_gone_once_the_new_window_is_acknowledged(stage: Stage,
         assert _copies(worker, gone) == {key.name.hex(): (0, 0) for key in gone}
 
 
+def test_keys_are_kept_out_of_core_dumps(stage: Stage) -> None:
+    """The kernel's own word on the pages where they stand: `dd`, do not dump."""
+    window = new_window()
+    site = stage.started("a", window)
+
+    for worker in site.workers:
+        assert "dd" in _flags_where(worker, window.keys[0].secrets(Scheme.AES256).aes)
+
+
 def test_nothing_is_left_of_a_refused_file(stage: Stage) -> None:
     site = stage.started("a", new_window())
     spoilt = new_window()
@@ -146,11 +155,20 @@ def _copies(pid: int, keys: tuple[Stek, ...] | list[Stek]) -> dict[str, tuple[in
 
 def _memory(pid: int) -> bytes:
     """All that a process can read and write."""
-    parts = []
+    return b"".join(content for _, content in _mappings(pid))
+
+
+def _flags_where(pid: int, secret: bytes) -> list[str]:
+    where = next(span for span, content in _mappings(pid) if secret in content)
+    lines = iter(Path(f"/proc/{pid}/smaps").read_text().splitlines())
+    next(line for line in lines if line.startswith(where))
+    return next(line for line in lines if line.startswith("VmFlags:")).split()
+
+
+def _mappings(pid: int) -> Iterator[tuple[str, bytes]]:
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             span, rights, *_ = line.split()
             if rights.startswith("rw"):
                 start, end = (int(at, 16) for at in span.split("-"))
-                parts.append(os.pread(memory.fileno(), end - start, start))
-    return b"".join(parts)
+                yield span, os.pread(memory.fileno(), end - start, start)

@@ -35,17 +35,15 @@ local OPTIONS = { key_file = "string", ack_dir = "string", poll = "number", excl
     take_all = "boolean" }
 local SHORTEST_POLL_S, LONGEST_POLL_S = 0.05, 60
 
-local started = false
-
 -- Call it once, in init_worker_by_lua_block. It never raises: what is wrong is in nginx's error log.
 function keyrotd.start(options)
     if not ngx.worker.id() then
         return -- a cache manager or another that serves nobody
     end
     local worked, why = pcall(function()
-        assert(not started, "start is called twice")
-        started = true
-        Worker.start(Worker.new(keyrotd.options(options)))
+        local asked = keyrotd.options(options)
+        assert(contexts.claim(C.keyrotd_getpid()), "start is called twice")
+        Worker.start(Worker.new(asked))
     end)
     if not worked then
         ngx.log(ngx.ERR, "keyrotd: ", why, "; nginx goes on with the ticket keys that it has")

@@ -33,6 +33,7 @@ typedef struct {
 typedef struct { void *ctx, *log; void *unused[16]; } keyrotd_ssl;
 intptr_t keyrotd_read_ticket_keys(keyrotd_conf *, keyrotd_ssl *, keyrotd_array *)
     __asm__("ngx_ssl_session_ticket_keys");
+int keyrotd_setenv(const char *, const char *, int) __asm__("setenv");
 int keyrotd_memfd(const char *, unsigned) __asm__("memfd_create");
 ssize_t keyrotd_write(int, const void *, size_t) __asm__("write");
 int keyrotd_close(int) __asm__("close");
@@ -73,6 +74,18 @@ function contexts.layout(version)
         end
     end
     return layout
+end
+
+local CLAIM = "KEYROTD_READER"
+
+-- Whether nobody in this process has taken the contexts of this configuration yet; from now on somebody has. Lua cannot
+-- know: http and stream each have a Lua of their own, and the second would wipe what the first installed.
+function contexts.claim(pid)
+    local claim = pid .. " " .. tostring(C.keyrotd_ngx_cycle)
+    if os.getenv(CLAIM) == claim then
+        return false
+    end
+    return C.keyrotd_setenv(CLAIM, claim, 1) == 0
 end
 
 -- An exported symbol, or nil: a module that this nginx was built or loaded without has none.
