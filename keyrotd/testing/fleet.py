@@ -160,10 +160,10 @@ class Fleet:
     def store_url(self) -> str:
         return f"unix://{addresses.embedded_socket(self.directory)}"
 
-    def store(self) -> RedisStore:
+    def store(self, *, timeout_ms: int = 1000) -> RedisStore:
         """A connection of the caller's own."""
         address = addresses.parse(self.store_url, runtime_dir=self.directory)
-        return RedisStore(address, ring=RING, namespace="keyrotd", timeout_ms=1000)
+        return RedisStore(address, ring=RING, namespace="keyrotd", timeout_ms=timeout_ms)
 
     def config(self, name: str) -> Path:
         """Where the configuration of `s1`, `a1` and so on lies."""
