@@ -336,7 +336,9 @@ class Claims:
         return node.name in self._newcomers and self.world.now < self._lost_until
 
     def _lives(self, node: "Node") -> bool:
-        if node.up and node.agent._held is None:
+        if node.agent._held is None if node.up else not node.runtime.files:
+            return False
+        if node.refused_at is not None and self.world.now - node.refused_at > self.world.policy.overdue_after_ms:
             return False
         return node.ticked_at >= 0 and self.world.now - node.ticked_at < self.world.policy.node_ttl_ms
 

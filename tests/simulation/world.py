@@ -230,8 +230,11 @@ class Node(Machine):
     #: When the last tick began that ran to its end, and the last such tick with servers that obeyed.
     ticked_at = -1
     obeyed_at = -1
-    #: Servers that refuse.
+    #: Servers that refuse, and the first tick that found them so.
     sick = False
+    refused_at: int | None = None
+    #: When servers restarted last.
+    restarted_at = -1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -270,9 +273,11 @@ class Node(Machine):
         pause_ms = self.agent.tick()
         self.ticked_at = began_at
         if not sick and not self.sick:  # a tick may last
-            self.obeyed_at = began_at
+            self.obeyed_at, self.refused_at = began_at, None
+        elif self.refused_at is None:
+            self.refused_at = began_at
         digest = self.agent._read_back()
-        if digest is not None:
+        if digest is not None and began_at >= self.restarted_at:
             self._note_read_back(digest)
         world.claims.remembered(self.name, self.state)
         return pause_ms + pause_ms * world.rng.randrange(JITTER_PERCENT + 1) // 100
@@ -286,6 +291,7 @@ class Node(Machine):
             self.read_back = (digest, self._polled_at)
 
     def restart_servers(self) -> None:
+        self.restarted_at = self.world.now
         for twin in self.servers:
             twin.restart()
             if not twin.file:
