@@ -8,8 +8,8 @@ import pytest
 from keyrotd.testing.envoy import Envoy
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.live import Maker
-from keyrotd.testing.nginx import ByModule, Nginx
-from tests import nginx_module, servers_found
+from keyrotd.testing.nginx import ByLua, ByModule, Nginx
+from tests import nginx_lua, nginx_module, servers_found
 
 _DEBIAN = pytest.mark.debian
 
@@ -34,6 +34,11 @@ KINDS = (
     pytest.param(
         lambda: partial(Nginx, exe=servers_found.debian_nginx(), intake=ByModule(nginx_module.module())),
         id="nginx-module",
+        marks=_DEBIAN,
+    ),
+    pytest.param(
+        lambda: partial(Nginx, exe=servers_found.debian_nginx_lua(), intake=ByLua(nginx_lua.LUA)),
+        id="nginx-lua",
         marks=_DEBIAN,
     ),
 )

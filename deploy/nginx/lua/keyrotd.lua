@@ -3,12 +3,12 @@
 --
 --     init_worker_by_lua_block {
 --         require("keyrotd").start {
---             key_file = "/run/keyrotd/nginx/tickets.keys",
---             ack_dir = "/run/keyrotd/nginx/acks",
+--             key_file = "/run/keyrotd/nginx.keys",
+--             ack_dir = "/run/keyrotd-nginx",
 --         }
 --     }
 --
--- README.md beside this folder has the options. Reads one local file and writes another; knows nothing of rotation.
+-- README.md in the folder above has the options. Reads one local file and writes another; knows nothing of rotation.
 
 local ffi = require "ffi"
 local acknowledgement = require "keyrotd.acknowledgement"
