@@ -207,7 +207,7 @@ def server_restarted(w: Weather) -> None:
 
 def server_refuses(w: Weather) -> None:
     node = w.node()
-    node.sick = True
+    node.sick, node.refused_at = True, w.world.now if node.refused_at is None else node.refused_at
     for twin in node.servers:
         twin.fail()
     w.world.plan(w.world.rng.randint(1, w.world.policy.overdue_after_ms * 3 // 2), lambda: _heal(node))

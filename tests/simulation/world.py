@@ -230,7 +230,7 @@ class Node(Machine):
     #: When the last tick began that ran to its end, and the last such tick with servers that obeyed.
     ticked_at = -1
     obeyed_at = -1
-    #: Servers that refuse, and the first tick that found them so.
+    #: Servers that refuse, and since when, until a tick found that they obey again.
     sick = False
     refused_at: int | None = None
     #: When servers restarted last.
@@ -274,8 +274,6 @@ class Node(Machine):
         self.ticked_at = began_at
         if not sick and not self.sick:  # a tick may last
             self.obeyed_at, self.refused_at = began_at, None
-        elif self.refused_at is None:
-            self.refused_at = began_at
         digest = self.agent._read_back()
         if digest is not None and began_at >= self.restarted_at:
             self._note_read_back(digest)
