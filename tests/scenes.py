@@ -1,7 +1,9 @@
 """Whole fleets of real parts for tests and benches: started in a short directory, rotated as fast as promises allow."""
 
+import http.client
 import os
 import shutil
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.fleet import RING, Fleet, Pace
 from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.live import LiveServer
 
 #: The fastest life in which a stalled machine is still no fault: rotations come by request, whenever no key with live
 #: tickets would leave a server's slots (HAProxy has three: T + eps, here 1.1 s, after the last one was read back
@@ -129,6 +132,32 @@ class Operator:
     @cached_property
     def _eps_ms(self) -> int:
         return load(self.fleet.config("s1")).rings[0].policy.eps_ms
+
+
+class Visitor:
+    """A client whose one connection stays open, and is never opened again."""
+
+    def __init__(self, node: LiveServer, ca: Path) -> None:
+        context = ssl.create_default_context(cafile=str(ca))
+        self._line = http.client.HTTPSConnection("localhost", node.port, context=context, timeout=10)
+        self._line.connect()
+        self._line.auto_open = 0
+
+    def pid(self) -> int:
+        """Who answers, by its own word."""
+        self._line.request("GET", "/")
+        page = self._line.getresponse().read().decode()
+        return int(page.split("pid=")[1].split()[0])
+
+    def stays(self) -> bool:
+        """Whether the connection still answers."""
+        try:
+            return self.pid() > 0
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def leave(self) -> None:
+        self._line.close()
 
 
 def now_at() -> int:

@@ -1,19 +1,16 @@
 """Two nodes of every kind rotated under hammering clients of both TLS versions: nothing is lost, nobody notices."""
 
-import http.client
 import random
-import ssl
 import statistics
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from keyrotd.testing.clients import Clients
 from keyrotd.testing.fleet import Fleet
-from keyrotd.testing.live import LiveServer, Maker
+from keyrotd.testing.live import Maker
 from keyrotd.tls.handshake import Version
-from tests.scenes import HURRIED, now_at, short_directory, started
+from tests.scenes import HURRIED, Visitor, now_at, short_directory, started
 
 _HAMMERS = 2
 
@@ -60,22 +57,3 @@ def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(rotations
         assert (clients.tally.orphans, clients.tally.failed) == (0, 0)
         assert clients.tally.resumed > 10 * rotations
         assert {node.name: node.pid for node in fleet.servers} == pids
-
-
-class Visitor:
-    """A client whose one connection stays open, and is never opened again."""
-
-    def __init__(self, node: LiveServer, ca: Path) -> None:
-        context = ssl.create_default_context(cafile=str(ca))
-        self._line = http.client.HTTPSConnection("localhost", node.port, context=context, timeout=10)
-        self._line.connect()
-        self._line.auto_open = 0
-
-    def pid(self) -> int:
-        """Who answers, by its own word."""
-        self._line.request("GET", "/")
-        page = self._line.getresponse().read().decode()
-        return int(page.split("pid=")[1].split()[0])
-
-    def leave(self) -> None:
-        self._line.close()
