@@ -386,3 +386,17 @@ def _listens(port: int) -> bool:
 def _shaken(answer: Handshake | Fault) -> Handshake:
     assert isinstance(answer, Handshake), answer
     return answer
+
+
+def memory(pid: int) -> bytes:
+    """All that a process can read and write."""
+    return b"".join(content for _, content in mappings(pid))
+
+
+def mappings(pid: int) -> Iterator[tuple[str, bytes]]:
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                start, end = (int(at, 16) for at in span.split("-"))
+                yield span, os.pread(memory.fileno(), end - start, start)

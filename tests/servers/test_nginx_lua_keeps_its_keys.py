@@ -8,13 +8,15 @@ from uuid import UUID
 
 import pytest
 
+from keyrotd.core.stek import Scheme
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Handshake, Version
-from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Client, Site, Stage, Window, new_window, staged
+from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Client, Site, Stage, Window, memory, new_window, staged
 
 pytestmark = pytest.mark.debian
 
 _MANY = 8
+_FAILED = "the reader itself failed"
 
 
 @pytest.fixture
@@ -100,6 +102,32 @@ def test_a_file_that_is_not_good_changes_nothing_and_is_said_once(
     assert site.said("epoch 7 stays") == WORKERS
     site.install(window.rotated())
     site.wait_for_fault(None)
+
+
+def test_a_failure_of_the_reader_itself_leaves_the_keys_and_is_said_once(stage: Stage) -> None:
+    """As after an upgrade of a library that it rests on; the next window is taken."""
+    window = new_window()
+    site = stage.site("a", window=window)
+    site.before = """
+        local keyfile, parses = require "keyrotd.keyfile", 0
+        local parse = keyfile.parse
+        keyfile.parse = function(...)
+            parses = parses + 1
+            return parses == 2 and error("it failed") or parse(...)
+        end
+    """
+    site.start()
+    lost = window.rotated()
+
+    site.write(lost.content)
+    wait_until(lambda: site.said(_FAILED) == WORKERS, "both workers say so")
+    _wait_for_polls(site)
+
+    assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name
+    assert site.said(_FAILED) == WORKERS
+    assert [memory(pid).count(lost.keys[1].secrets(Scheme.AES256).aes) for pid in site.workers] == [0] * WORKERS
+    site.install(lost.rotated())
+    site.log.write_text("")  # it was meant
 
 
 def test_an_unwritable_acknowledgement_is_said_and_keys_go_in(stage: Stage) -> None:

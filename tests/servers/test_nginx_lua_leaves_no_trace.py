@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyrotd.core.stek import Scheme, Stek
-from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Site, Stage, new_window, staged
+from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Site, Stage, mappings, memory, new_window, staged
 
 pytestmark = pytest.mark.debian
 
@@ -83,7 +83,7 @@ def test_the_cold_key_is_gone_from_a_worker_that_has_a_window(stage: Stage) -> N
     site = stage.started("a", new_window())
     secret = (site.directory / "cold.key").read_bytes()[16:48]
 
-    assert [_memory(worker).count(secret) for worker in site.workers] == [0] * WORKERS
+    assert [memory(worker).count(secret) for worker in site.workers] == [0] * WORKERS
 
 
 _STORM = """
@@ -148,27 +148,13 @@ def _use(stage: Stage, site: Site) -> None:
 
 def _copies(pid: int, keys: tuple[Stek, ...] | list[Stek]) -> dict[str, tuple[int, int]]:
     """How often a process has the HMAC key and the AES key of each."""
-    memory = _memory(pid)
+    held = memory(pid)
     secrets = [key.secrets(Scheme.AES256) for key in keys]
-    return {one.name.hex(): (memory.count(one.hmac), memory.count(one.aes)) for one in secrets}
-
-
-def _memory(pid: int) -> bytes:
-    """All that a process can read and write."""
-    return b"".join(content for _, content in _mappings(pid))
+    return {one.name.hex(): (held.count(one.hmac), held.count(one.aes)) for one in secrets}
 
 
 def _flags_where(pid: int, secret: bytes) -> list[str]:
-    where = next(span for span, content in _mappings(pid) if secret in content)
+    where = next(span for span, content in mappings(pid) if secret in content)
     lines = iter(Path(f"/proc/{pid}/smaps").read_text().splitlines())
     next(line for line in lines if line.startswith(where))
     return next(line for line in lines if line.startswith("VmFlags:")).split()
-
-
-def _mappings(pid: int) -> Iterator[tuple[str, bytes]]:
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, *_ = line.split()
-            if rights.startswith("rw"):
-                start, end = (int(at, 16) for at in span.split("-"))
-                yield span, os.pread(memory.fileno(), end - start, start)

@@ -102,7 +102,8 @@ function Worker:start()
         end
         local worked, why = pcall(self.tick, self)
         if not worked then
-            self:complain("fault", "the reader itself failed: " .. tostring(why))
+            self.reader:wipe()
+            self:complain("failure", "the reader itself failed: " .. tostring(why))
         end
     end
     assert(ngx.timer.every(self.options.poll, self.wake))
@@ -184,24 +185,25 @@ function Worker:empty(first)
     self.filled = math.min(self.filled, first - 1)
 end
 
--- Has nginx seal and open with what the window allows at `now_ms`. A function of both, so that it heals itself.
+-- Has nginx seal and open with what the window allows at `now_ms`. A function of both, so that it heals itself; and
+-- nginx is never pointed at a key that is not there: what goes is wiped when it has looked away.
 function Worker:enforce(now_ms)
     local window = self.window
     if not window then
         return
     end
-    if now_ms >= window.opens_until and self.filled > 0 then
-        self:empty(1)
-        self:refuse("expired", "no key may open any more, all are wiped")
-    end
-    if now_ms < window.seals_until and self.filled > 0 then
-        self.contexts:point(self.slots + 1, self.filled)
-        self.seals = window.seals
+    local opens = now_ms < window.opens_until and self.filled or 0
+    if opens > 0 and now_ms < window.seals_until then
+        self.contexts:point(self.slots + 1, opens)
         self:drop_own()
     else
         self:renew_own(window, now_ms)
-        self.contexts:point(self.slots, 1 + self.filled)
-        self.seals = "-"
+        self.contexts:point(self.slots, 1 + opens)
+    end
+    self.seals = self.own_until and "-" or window.seals
+    if opens < self.filled then
+        self:empty(1)
+        self:refuse("expired", "no key may open any more, all are wiped")
     end
     self:wake_for(window.seals_until - now_ms)
     self:wake_for(window.opens_until - now_ms)
@@ -248,7 +250,7 @@ function Worker:acknowledge()
         pid = self.pid,
         parent = C.keyrotd_getppid(),
         processes = ngx.worker.count(),
-        poll_ms = self.options.poll * 1000,
+        poll_ms = math.floor(self.options.poll * 1000 + 0.5),
         digest = window and window.digest or "-",
         seals = self.seals,
         epoch = window and window.epoch or 0ULL,
