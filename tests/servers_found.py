@@ -78,6 +78,12 @@ def c_compiler() -> Path:
     return _wanted("c_compiler")
 
 
+def clang() -> Path:
+    """Clang with libFuzzer, and OpenSSL's headers; for tests marked `debian`."""
+    _wanted("openssl_headers")
+    return _wanted("clang")
+
+
 def cxx_compiler() -> Path:
     """A C++ compiler with OpenSSL's headers; for tests marked `debian`."""
     _wanted("openssl_headers")
@@ -190,6 +196,7 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         ),
         "luajit": _Probe("the luajit command", lambda: _on_path("luajit"), "apt-get install luajit2"),
         "c_compiler": _Probe("a C compiler", lambda: _on_path("gcc"), "apt-get install gcc"),
+        "clang": _Probe("clang 14", lambda: _on_path("clang-14"), "apt-get install clang-14 libclang-rt-14-dev"),
         "cxx_compiler": _Probe("a C++ compiler", lambda: _on_path("g++"), "apt-get install g++"),
         "openssl_headers": _Probe(
             "OpenSSL's headers", lambda: _file("/usr/include/openssl/evp.h"), "apt-get install libssl-dev"
