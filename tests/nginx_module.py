@@ -28,14 +28,37 @@ _BUILDS = tempfile.TemporaryDirectory(prefix="keyrotd-nginx-module-")
 
 
 @cache
-def module(cflags: str = "") -> Path:
+def module() -> Path:
     """The module, built for Debian's nginx as an operator builds it."""
+    return _built(servers_found.debian_nginx(), "")
+
+
+@cache
+def sanitized() -> tuple[Path, Path]:
+    """An nginx that runs under ASan and UBSan, and the module that wants it."""
+    libraries = [_library(name) for name in ("libasan.so", "libubsan.so")]
+    exe = Path(tempfile.mkdtemp(dir=_BUILDS.name), "nginx")
+    # What nginx itself never frees is not ours.
+    exe.write_text(f"""\
+#!/bin/sh
+LD_PRELOAD='{" ".join(libraries)}' ASAN_OPTIONS=detect_leaks=0 exec {servers_found.debian_nginx()} "$@"
+""")
+    exe.chmod(0o755)
+    return exe, _built(exe, "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer")
+
+
+def _library(name: str) -> str:
+    asking = (servers_found.c_compiler(), f"-print-file-name={name}")
+    return subprocess.run(asking, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _built(exe: Path, cflags: str) -> Path:
     servers_found.c_compiler()
     servers_found.nginx_sources()
     build = Path(tempfile.mkdtemp(dir=_BUILDS.name))
     build.parent.chmod(0o755)
     build.chmod(0o755)
-    argv = ("make", "-s", "-C", str(DEPLOY), "module", f"BUILD={build}", f"NGINX={servers_found.debian_nginx()}")
+    argv = ("make", "-s", "-C", str(DEPLOY), "module", f"BUILD={build}", f"NGINX={exe}")
     done = subprocess.run(argv, env={**os.environ, "CFLAGS": cflags}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return build / "ngx_keyrotd_module.so"
@@ -97,6 +120,7 @@ class Stage:
 
     directory: Path
     intake: ByModule
+    exe: Path
     sites: list[Site] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -106,9 +130,7 @@ class Stage:
     def site(self, name: str, window: Window | None = None, *, poll_ms: int | None = None) -> Site:
         """One more, not started yet; with a window in its key file if one is given."""
         intake = self.intake if poll_ms is None else replace(self.intake, poll_ms=poll_ms)
-        exe = servers_found.debian_nginx()
-        nginx = Nginx(name, self.directory / name, self.certificate, exe, intake)
-        site = Site(nginx)
+        site = Site(Nginx(name, self.directory / name, self.certificate, self.exe, intake))
         if window is not None:
             site.write(window.content)
         self.sites.append(site)
@@ -128,7 +150,7 @@ def staged() -> Iterator[Stage]:
     """An empty stage; whatever was started on it ends with the block, and must not have crashed."""
     intake = ByModule(module(), poll_ms=POLL_MS)
     with short_directory() as directory:
-        stage = Stage(directory, intake)
+        stage = Stage(directory, intake, servers_found.debian_nginx())
         try:
             yield stage
         finally:
