@@ -53,16 +53,23 @@ def measure(lines: Lines) -> None:
 
 @dataclass
 class Seen:
-    """`delays_ms` of those keys that came into use, `alive` whose connection from before the first is open yet."""
+    """
+    `delays_ms` of the keys that came into use, `alive` whose connection from before the first is open yet.
+
+    `sightings` has for each node when a ticket under each key was seen first.
+    """
 
     alive: list[Visitor]
+    sightings: list[dict[bytes, int]]
     delays_ms: list[int] = field(default_factory=list)
     rotations: int = 0
 
-    def note(self, delay_ms: int | None) -> None:
-        """One rotation, and what it left open. Asking also keeps idle connections from ending by themselves."""
+    def note(self, name: bytes, began_at: int) -> None:
+        """Wait until all seal with a key. Asking the idle also keeps their connections from ending by themselves."""
+        with suppress(TimeoutError):
+            wait_until(lambda: all(name in first_at for first_at in self.sightings), "all seal", _PATIENCE_S)
+            self.delays_ms.append(max(first_at[name] for first_at in self.sightings) - began_at)
         self.rotations += 1
-        self.delays_ms += [] if delay_ms is None else [delay_ms]
         self.alive = [visitor for visitor in self.alive if visitor.stays()]
 
 
@@ -83,13 +90,12 @@ def _by_keyrotd(maker: Maker) -> Seen:
     with (
         short_directory() as directory,
         started(Fleet(directory, (maker,), nodes=_NODES, pace=HURRIED)) as operator,
-        _watched(operator.fleet.servers, operator.fleet.ca) as (seen, sealing_since),
+        _watched(operator.fleet.servers, operator.fleet.ca) as seen,
     ):
         for _ in range(_ROTATIONS):
             operator.rotate()
             window = operator.window
-            wait_until(lambda name=window.current.name: sealing_since(name) is not None, "every node seals with it")  # type: ignore[misc]
-            seen.note((sealing_since(window.current.name) or 0) - window.published_at)
+            seen.note(window.current.name, window.published_at)
     return seen
 
 
@@ -100,27 +106,24 @@ def _by_reload(maker: Maker, write: Write) -> Seen:
         nodes = [maker(name=name, directory=directory / name, certificate=certificate) for name in ("a", "b")]
         keys = some_keys(os.urandom, previous=1)
         for node in nodes:
-            with suppress(KeyrotdError, OSError):
+            with suppress(KeyrotdError):
                 write(node, keys)  # nobody is there yet who could reload
             stack.callback(node.stop)
             node.start()
-        with _watched(nodes, ca) as (seen, sealing_since):
+        with _watched(nodes, ca) as seen:
             for _ in range(_RELOADS):
                 keys, began_at = rotated(keys, os.urandom), now_at()
                 for node in nodes:
                     write(node, keys)
-                with suppress(TimeoutError):
-                    wait_until(lambda name=keys.current.name: sealing_since(name) is not None, "in use", _PATIENCE_S)  # type: ignore[misc]
-                since = sealing_since(keys.current.name)
-                seen.note(None if since is None else since - began_at)
+                seen.note(keys.current.name, began_at)
         return seen
 
 
 @contextmanager
-def _watched(nodes: Sequence[LiveServer], ca: Path) -> Iterator[tuple[Seen, Callable[[bytes], int | None]]]:
-    """Visit every node without a pause, and hold idle connections to it; says since when all seal with a key."""
+def _watched(nodes: Sequence[LiveServer], ca: Path) -> Iterator[Seen]:
+    """Visit every node without a pause, and hold idle connections to it."""
     stop, visitors = threading.Event(), [Visitor(node, ca) for node in nodes for _ in range(_IDLE)]
-    sightings: list[dict[bytes, int]] = [{} for _ in nodes]
+    seen = Seen([visitor for visitor in visitors if visitor.stays()], [{} for _ in nodes])
 
     def watch(target: Target, first_at: dict[bytes, int]) -> None:
         context = client_context(Version.TLS12, Trust(ca_file=str(ca)))
@@ -129,15 +132,11 @@ def _watched(nodes: Sequence[LiveServer], ca: Path) -> Iterator[tuple[Seen, Call
             if isinstance(answer, Handshake) and answer.key_name is not None:
                 first_at.setdefault(answer.key_name, now_at())
 
-    def sealing_since(name: bytes) -> int | None:
-        first = [first_at.get(name) for first_at in sightings]
-        return None if None in first else max(at for at in first if at is not None)
-
+    targets = [parse_target(node.address) for node in nodes]
     with ThreadPoolExecutor(len(nodes)) as pool:
         try:
-            targets = [parse_target(node.address) for node in nodes]
-            watchers = [pool.submit(watch, *pair) for pair in zip(targets, sightings, strict=True)]
-            yield Seen([visitor for visitor in visitors if visitor.stays()]), sealing_since
+            watchers = [pool.submit(watch, *pair) for pair in zip(targets, seen.sightings, strict=True)]
+            yield seen
         finally:
             stop.set()
         for watcher in watchers:
