@@ -45,6 +45,7 @@ class Envoy:
     certificate: Path
     more_certificates: tuple[Path, ...] = ()
     log_levels: tuple[str, ...] = ()
+    secret: str = "stek"
     ports: tuple[int, ...] = field(default=(), init=False)
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -79,6 +80,7 @@ class Envoy:
     def section(self) -> str:
         return f"""\
 driver = "envoy"
+secret = "{self.secret}"
 key_file = "{self.key_file}"
 admin = "{self.admin}"
 """
@@ -120,7 +122,7 @@ admin = "{self.admin}"
                     "tls_certificates": [{"certificate_chain": certificate, "private_key": certificate}],
                 },
                 "session_ticket_keys_sds_secret_config": {
-                    "name": "stek",
+                    "name": self.secret,
                     "sds_config": {
                         "resource_api_version": "V3",
                         "path_config_source": {

@@ -201,6 +201,24 @@ def test_envoy_starts_from_a_file_that_was_written_before_it_ever_ran(pair: Pair
     assert pair.visit(pair.a).key_name == keys.current.name
 
 
+def test_a_secret_is_known_by_its_name_whatever_that_means_in_a_pattern(tmp_path: Path) -> None:
+    _, certificate = new_authority(datetime.now(UTC)).write(tmp_path)
+    keys = fresh()
+    with TemporaryDirectory(prefix="keyrotd") as name:
+        envoy = Envoy("a", servers_found.wheel_envoy(), Path(name), certificate, secret="edge-1.stek")
+        driver = EnvoyDriver(name="a", key_file=envoy.key_file, secret=envoy.secret, admin=str(envoy.admin))
+        with pytest.raises(InstallFailed):
+            driver.install(fresh())  # it does not run yet
+        try:
+            envoy.start()
+
+            driver.install(keys)
+
+            assert in_step(driver.observe(), keys)
+        finally:
+            envoy.stop()
+
+
 def misspelt(content: bytes) -> bytes:
     return content.replace(b"session_ticket_keys", b"session_ticket_keyz")
 
