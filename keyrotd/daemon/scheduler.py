@@ -5,7 +5,7 @@ The lease is liveness only. Safety is the store's publish (the newest fence, ove
 from), and this scheduler's own memory, written before anything is signed above it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -370,7 +370,10 @@ class RingScheduler:
                 seen[name] = self._seen(report, known.get(name), reign, now_at)
         # A report that the store lost is a node that has not spoken again yet: it stays live as long as any other.
         kept = {name: node for name, node in known.items() if live((node,), self.policy, now_at)}
-        reign.nodes = tuple(node for node in {**kept, **seen}.values() if not self._forgotten(node, now_at))
+        nodes = {**kept, **seen}
+        silent = {name: node for name, node in nodes.items() if now_at - node.seen_at >= FORGET_AFTER_MS}
+        self._forget(silent)
+        reign.nodes = tuple(node for name, node in nodes.items() if name not in silent)
         reign.reports_read_at = now_at
         self._say_refused("reports", self._spoilt)
         failed_twice = handed_in is None and bool(known) and self._reports_bytes < REPORTS_BYTES // 4
@@ -443,12 +446,13 @@ class RingScheduler:
         before = None if known is None else known.behind_since
         return replace(node, behind_since=now_at if before is None else before)
 
-    def _forgotten(self, node: Seen, now_at: int) -> bool:
-        if now_at - node.seen_at < FORGET_AFTER_MS:
-            return False
-        self._world.store.forget(nodes=[node.report.node])
-        self._world.telemetry.event("node.forgotten", ring=self.ring, node=node.report.node)
-        return True
+    def _forget(self, names: Collection[str]) -> None:
+        if not names:
+            return
+        with self._beating():
+            self._world.store.forget(nodes=names)
+            for name in names:
+                self._world.telemetry.event("node.forgotten", ring=self.ring, node=name)
 
     def _read_offers(self, reign: Reign, desk: Desk, now_at: int) -> None:
         """Ask for what live nodes hold by name: whatever else somebody offers, it hides nothing of that."""
