@@ -9,7 +9,8 @@ from keyrotd.testing.envoy import Envoy
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.live import Maker
 from keyrotd.testing.nginx import ByLua, ByModule, Nginx
-from tests import nginx_lua, nginx_module, servers_found
+from keyrotd.testing.trafficserver import TrafficServer
+from tests import nginx_lua, nginx_module, servers_found, trafficservers
 
 _DEBIAN = pytest.mark.debian
 
@@ -39,6 +40,11 @@ KINDS = (
     pytest.param(
         lambda: partial(Nginx, exe=servers_found.debian_nginx_lua(), intake=ByLua(nginx_lua.LUA)),
         id="nginx-lua",
+        marks=_DEBIAN,
+    ),
+    pytest.param(
+        lambda: partial(TrafficServer, exe=servers_found.traffic_server(), plugin=trafficservers.plugin()),
+        id="trafficserver",
         marks=_DEBIAN,
     ),
 )

@@ -1,6 +1,8 @@
 """Real Traffic Servers for tests: the plugin built once, nodes started, windows written as the agent writes them."""
 
+import atexit
 import os
+import shutil
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +37,13 @@ NAMES = ("localhost", "other.test")
 
 
 @cache
-def plugin() -> Path:
-    """keyrotd.so, built once for all tests of a run, where any user may read it."""
+def plugin(*words: str) -> Path:
+    """keyrotd.so, built once for all tests of a run, where whoever runs servers may read it; `words` are for make."""
     servers_found.traffic_server()
     folder = Path(mkdtemp(prefix="keyrotd-plugin-"))
+    atexit.register(shutil.rmtree, folder)
     folder.chmod(0o755)
-    return build_plugin(SOURCE, folder)
+    return build_plugin(SOURCE, folder, *words)
 
 
 @dataclass
@@ -91,8 +94,20 @@ class Stage:
 
 
 @contextmanager
-def running(count: int, *, poll_ms: int = 100, window: bool = True) -> Iterator[Stage]:
-    """So many nodes, each with a first window unless told otherwise."""
+def running(
+    count: int,
+    *,
+    poll_ms: int = 100,
+    window: bool = True,
+    alone: bool = False,
+    built: Sequence[str] = (),
+    under: Sequence[str] = (),
+) -> Iterator[Stage]:
+    """
+    So many nodes, each with a first window unless told otherwise; `built`: words for another build of the plugin.
+
+    `alone`: without their manager. They are up sooner, and cannot be nudged.
+    """
     with TemporaryDirectory(prefix="keyrotd") as name:  # a Unix socket's path must be short
         directory = Path(name)
         authority = new_authority(datetime.now(UTC))
@@ -103,12 +118,13 @@ def running(count: int, *, poll_ms: int = 100, window: bool = True) -> Iterator[
             [
                 TrafficServer(
                     name=name,
-                    exe=servers_found.traffic_server(),
-                    plugin=plugin(),
+                    exe=servers_found.traffic_server().with_name("traffic_server" if alone else "traffic_manager"),
+                    plugin=plugin(*built),
                     directory=directory / name,
                     certificate=certificate,
                     others=(other,),
                     poll_ms=poll_ms,
+                    under=under,
                 )
                 for name in "abc"[:count]
             ],

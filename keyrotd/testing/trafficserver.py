@@ -1,4 +1,4 @@
-"""Real Traffic Server 9.2 on loopback, for tests and `keyrotd demo`: started, reloaded, crashed, restarted, stopped."""
+"""Real Traffic Server 9.2 on loopback, for tests and `keyrotd demo`: started, reloaded, killed, restarted, stopped."""
 
 import grp
 import os
@@ -17,6 +17,9 @@ from typing import ClassVar
 from keyrotd.core.errors import KeyrotdError
 from keyrotd.testing.children import PATIENCE_S, start_child, stop_child, wait_until
 from keyrotd.testing.live import free_ports
+
+#: Where Debian's Traffic Server has its plugins.
+_MODULES = Path("/usr/lib/trafficserver/modules")
 
 #: As whom it runs when we are root, for it refuses to be: Debian's own user, else whoever owns nothing.
 _USERS = ("trafficserver", "nobody")
@@ -40,11 +43,10 @@ def user() -> pwd.struct_passwd | None:
     raise KeyrotdError(f"traffic server: refuses to run as root, and there is no user {' or '.join(_USERS)}")
 
 
-def build_plugin(source: Path, into: Path) -> Path:
+def build_plugin(source: Path, into: Path, *words: str) -> Path:
     """What `make` makes of deploy/trafficserver. Raises KeyrotdError with its last words."""
-    made = subprocess.run(
-        ["make", "-s", "-C", str(source), f"BUILD={into}"], capture_output=True, text=True, check=False
-    )
+    argv = ["make", "-s", "-C", str(source), f"BUILD={into}", *words]
+    made = subprocess.run(argv, capture_output=True, text=True, check=False)
     if made.returncode:
         raise KeyrotdError(f"traffic server: the plugin was not built: {''.join(made.stderr.splitlines()[-1:])}")
     return into / "keyrotd.so"
@@ -53,10 +55,12 @@ def build_plugin(source: Path, into: Path) -> Path:
 @dataclass
 class TrafficServer:
     """
-    One traffic_server under its traffic_manager, which is how Debian runs it.
+    One Traffic Server: under its manager, as Debian runs it, where `exe` is traffic_manager; alone where it is itself.
 
+    Alone it is up sooner, but nobody can nudge or reload it, and nobody starts it again when it is killed.
     `directory` is its own. `certificate` is the default one: its file's name must be the same on all nodes. `others`
-    serve the names they were issued for. `plugin` is keyrotd.so; `polled`: the agent does not nudge it.
+    serve the names they were issued for. `plugin` is keyrotd.so; `polled`: the agent does not nudge it. `under`: words
+    of a program that runs it, such as `env` with a variable.
     """
 
     name: str
@@ -67,9 +71,10 @@ class TrafficServer:
     others: Sequence[Path] = ()
     poll_ms: int = 1000
     polled: bool = False
+    under: Sequence[str] = ()
     kind: ClassVar[str] = "trafficserver"
     port: int = field(default=0, init=False)
-    _manager: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _main: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._user = user()
@@ -124,7 +129,7 @@ class TrafficServer:
 
     @property
     def log(self) -> Path:
-        return self.directory / "manager.log"
+        return self.directory / "output.log"
 
     @property
     def said(self) -> str:
@@ -135,7 +140,7 @@ class TrafficServer:
     def start(self) -> None:
         """Return once it takes connections. Raises KeyrotdError with the last words of its log if it ended."""
         argv, before = [str(self.exe), f"--run-root={self.directory}"], self.said.count(_READY)
-        self._manager = start_child([*self._as_user, *argv], log=self.log)
+        self._main = start_child([*self._as_user, *self.under, *argv], log=self.log)
         wait_until(
             lambda: self.said.count(_READY) > before or self._ended, f"Traffic Server {self.name} takes connections"
         )
@@ -144,9 +149,9 @@ class TrafficServer:
             raise KeyrotdError(f"Traffic Server {self.name}: wants to start, ended with: {''.join(last)}")
 
     def stop(self) -> None:
-        if self._manager is not None:
-            stop_child(self._manager)
-            self._manager = None
+        if self._main is not None:
+            stop_child(self._main)
+            self._main = None
 
     def restart(self) -> None:
         self.stop()
@@ -166,12 +171,6 @@ class TrafficServer:
 
         wait_until(reloaded, f"Traffic Server {self.name} reloads its certificates", 2 * PATIENCE_S)
 
-    def crash(self) -> None:
-        """SIGKILL to the server under its manager; returns once another one takes connections."""
-        before = self.said.count(_READY)
-        self.kill()
-        wait_until(lambda: self.said.count(_READY) > before, f"Traffic Server {self.name} comes back")
-
     def kill(self) -> None:
         """SIGKILL to the server; its manager notices by itself."""
         os.kill(self.pid, signal.SIGKILL)
@@ -179,9 +178,11 @@ class TrafficServer:
     @property
     def pid(self) -> int:
         """Of the traffic_server, 0 while there is none."""
-        if self._manager is None:
+        if self._main is None:
             return 0
-        children = Path(f"/proc/{self._manager.pid}/task/{self._manager.pid}/children")
+        if self.exe.name != "traffic_manager":
+            return self._main.pid
+        children = Path(f"/proc/{self._main.pid}/task/{self._main.pid}/children")
         try:
             return next((int(pid) for pid in children.read_text().split()), 0)
         except OSError:
@@ -215,7 +216,7 @@ class TrafficServer:
 
     @property
     def _ended(self) -> bool:
-        return self._manager is None or self._manager.poll() is not None
+        return self._main is None or self._main.poll() is not None
 
     def _write_configuration(self) -> None:
         certificates = self.directory / "certificates"
@@ -223,7 +224,7 @@ class TrafficServer:
         for certificate in (self.certificate, *self.others):
             shutil.copy(certificate, certificates)
         files = {
-            self.directory / "runroot.yaml": _RUNROOT.format(root=self.directory),
+            self.directory / "runroot.yaml": _RUNROOT.format(root=self.directory, modules=_MODULES),
             self.etc / "records.config": _RECORDS.format(port=self.port, certificates=certificates),
             self.etc / "ssl_multicert.config": f"dest_ip=* ssl_cert_name={self.certificate.name}\n"
             + "".join(f"ssl_cert_name={other.name}\n" for other in self.others),
@@ -254,7 +255,7 @@ sysconfdir: {root}/etc
 datadir: {root}/cache
 includedir: /usr/include
 libdir: /usr/lib/trafficserver
-libexecdir: /usr/lib/trafficserver/modules
+libexecdir: {modules}
 localstatedir: {root}
 runtimedir: {root}/run
 logdir: {root}/log

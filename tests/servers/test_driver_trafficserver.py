@@ -22,7 +22,7 @@ pytestmark = pytest.mark.debian
 @pytest.fixture(scope="module")
 def polled() -> Iterator[Stage]:
     """A node that looks often and is never nudged; its keys are of no window, so none is older than another."""
-    with running(1, poll_ms=50, window=False) as stage:
+    with running(1, poll_ms=50, alone=True, window=False) as stage:
         yield stage
 
 

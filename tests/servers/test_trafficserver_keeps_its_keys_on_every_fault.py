@@ -28,7 +28,7 @@ _UNSEEN = "the agent cannot see what is installed"
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with running(1, poll_ms=_POLL_MS) as stage:
+    with running(1, poll_ms=_POLL_MS, alone=True) as stage:
         yield stage
 
 
@@ -157,7 +157,7 @@ def test_what_could_not_be_acknowledged_is_later(stage: Stage) -> None:
 
 
 def test_a_server_that_starts_without_a_key_file_takes_the_first_one() -> None:
-    with running(1, poll_ms=_POLL_MS, window=False) as stage:
+    with running(1, poll_ms=_POLL_MS, alone=True, window=False) as stage:
         assert ack(stage.node).fault == "missing"
         ticket, pid = stage.visit(stage.node), stage.node.pid
         assert stage.resumes(ticket, stage.node)
@@ -170,7 +170,7 @@ def test_a_server_that_starts_without_a_key_file_takes_the_first_one() -> None:
 
 
 def test_a_server_whose_plugin_line_is_wrong_serves_all_the_same() -> None:
-    with running(1) as stage:
+    with running(1, alone=True) as stage:
         lines = stage.node.etc / "plugin.config"
         lines.write_text(lines.read_text().replace("--poll-ms=100", "--poll=1s"))
 
