@@ -12,13 +12,12 @@
 #include "../keyfile/keyrotd_ack.h"
 #include "../keyfile/keyrotd_keyfile.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cinttypes>
 #include <cstdlib>
-#include <filesystem>
 #include <mutex>
 #include <string>
-#include <system_error>
 
 #include <openssl/rand.h>
 #include <ts/ts.h>
@@ -42,8 +41,7 @@ struct {
 } options;
 
 std::mutex mutex;
-bool ended  = false;
-bool unsaid = false; // the last acknowledgement could not be written
+bool ended = false;
 Phase phase = Phase::NOTHING;
 const char *fault = nullptr; // the word of the acknowledgement
 uint64_t installed_at = 0;   // Unix ms, for people
@@ -54,7 +52,8 @@ unsigned char boot_id[KEYROTD_BOOT_ID_BYTES];
 struct {
   unsigned char keys[(1 + KEYROTD_MAX_RECORDS) * RECORD]; // first the random one
   int count;                                              // of the file's; 0: none is held
-  uint64_t epoch;                                         // outlives its keys: nothing older may come back
+  uint64_t epoch;
+  uint64_t highest; // epoch of all so far: nothing older may come back
   uint64_t step;
   uint64_t seals_until;
   uint64_t opens_until;
@@ -88,16 +87,21 @@ show_statistics()
   }
 }
 
-/* Tells keyrotd's agent what is installed. */
+/*
+ * Tells keyrotd's agent what is installed. At every look, for that is how it tells a process that lives from one that
+ * is gone; where nothing changed, a new time is all that is written.
+ */
 void
-write_ack()
+acknowledge()
 {
-  keyrotd_ack ack = {};
-  ack.pid         = getpid();
-  ack.parent      = getppid();
-  ack.processes   = 1;
-  ack.poll_ms     = options.poll_ms;
-  ack.fault       = fault;
+  static char said[KEYROTD_ACK_BYTES];
+  static bool told = false;
+  keyrotd_ack ack  = {};
+  ack.pid          = getpid();
+  ack.parent       = getppid();
+  ack.processes    = 1;
+  ack.poll_ms      = options.poll_ms;
+  ack.fault        = fault;
   if (phase != Phase::NOTHING) {
     ack.digest       = held.digest;
     ack.seals        = phase == Phase::SEALS ? held.keys + RECORD : nullptr;
@@ -105,36 +109,11 @@ write_ack()
     ack.step         = held.step;
     ack.installed_at = installed_at;
   }
-  const int failed = keyrotd_ack_write(options.ack_dir.c_str(), &ack);
-  if (failed != 0 && !unsaid) {
+  const int failed = keyrotd_ack_say(options.ack_dir.c_str(), &ack, said);
+  if (failed != 0 && !told) {
     TSError("[keyrotd] cannot write in %s: %s; the agent cannot see what is installed", options.ack_dir.c_str(), strerror(failed));
   }
-  unsaid = failed != 0;
-}
-
-void
-acknowledge(bool changed)
-{
-  if (changed) {
-    show_statistics();
-  }
-  // At every look its time is set anew: that is how the agent tells a process that lives from one that is gone.
-  if (!ended && (changed || unsaid || keyrotd_ack_touch(options.ack_dir.c_str(), getpid()) != 0)) {
-    write_ack();
-  }
-}
-
-/* What a crashed predecessor left. Should it live after all, it writes its own anew within a poll. */
-void
-sweep_acks()
-{
-  std::error_code failed;
-  for (std::filesystem::directory_iterator left(options.ack_dir, failed), end; !failed && left != end; left.increment(failed)) {
-    const std::string name = left->path().filename().string();
-    if (name.find_first_not_of("0123456789") == std::string::npos && name != std::to_string(getpid())) {
-      unlink(left->path().c_str());
-    }
-  }
+  told = failed != 0;
 }
 
 void
@@ -155,6 +134,7 @@ take(const keyrotd_window &window)
   memcpy(held.digest, window.digest, sizeof(held.digest));
   held.count       = static_cast<int>(window.count);
   held.epoch       = window.epoch;
+  held.highest     = std::max(held.highest, window.epoch);
   held.step        = window.step;
   held.seals_until = window.seals_until;
   held.opens_until = window.opens_until;
@@ -176,7 +156,7 @@ read_file(uint64_t now, bool &changed)
       found = keyrotd_parse(buffer, length, RECORD, &window);
     }
     if (found == KEYROTD_OK) {
-      found = keyrotd_judge(&window, boot_id, held.epoch, now);
+      found = keyrotd_judge(&window, boot_id, held.highest, now);
     }
     if (found == KEYROTD_OK) {
       fresh = held.count == 0 || memcmp(held.digest, window.digest, sizeof(held.digest)) != 0;
@@ -270,7 +250,12 @@ look(bool again)
     enter(next);
     changed = true;
   }
-  acknowledge(changed);
+  if (changed) {
+    show_statistics();
+  }
+  if (!ended) {
+    acknowledge();
+  }
 }
 
 int
@@ -348,6 +333,6 @@ TSPluginInit(int argc, const char *argv[])
   if (const int failed = keyrotd_boot_id(boot_id); failed != 0) {
     TSError("[keyrotd] cannot learn which boot this is: %s; keys with a bound are refused", strerror(failed));
   }
-  sweep_acks();
+  keyrotd_ack_sweep(options.ack_dir.c_str());
   look(true); // before TLS starts, and so before the first connection
 }

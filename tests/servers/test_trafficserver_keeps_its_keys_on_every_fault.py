@@ -93,6 +93,18 @@ def test_the_same_keys_under_a_good_file_again_are_no_fault_and_no_install(stage
     assert replace(ack(stage.node), touched_at=0) == replace(before, touched_at=0)
 
 
+def test_keys_of_no_window_are_never_too_old_and_make_nothing_older_good(stage: Stage) -> None:
+    """An agent whose window's time is over has keys of its own left; an older window stays out all the same."""
+    older = stage.window()
+    stage.install(stage.window())
+
+    stage.install(replace(stage.window(), tenure=None))
+
+    assert ack(stage.node).epoch == 0
+    write(stage.node, older.encode())
+    wait_until(lambda: ack(stage.node).fault == "older", "the older window is refused")
+
+
 @each_version
 def test_when_its_keys_may_seal_no_longer_a_random_one_does_and_theirs_open(stage: Stage, version: Version) -> None:
     steks = some_steks(2)
