@@ -1,6 +1,5 @@
 """Real nginx processes that take their keys by keyrotd's C module, built once, and what tests do with them."""
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +46,13 @@ LD_PRELOAD='{" ".join(libraries)}' ASAN_OPTIONS=detect_leaks=0 exec {servers_fou
     return exe, _built(exe, "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer")
 
 
+def make(tree: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    """What an operator types: `make -C tree module`, and what it said."""
+    words = (f"{name}={value}" for name, value in variables.items())
+    argv = ("make", "-s", "-C", str(tree), "module", *words)
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
 def _library(name: str) -> str:
     asking = (servers_found.c_compiler(), f"-print-file-name={name}")
     return subprocess.run(asking, capture_output=True, text=True, check=True).stdout.strip()
@@ -58,8 +64,7 @@ def _built(exe: Path, cflags: str) -> Path:
     build = Path(tempfile.mkdtemp(dir=_BUILDS.name))
     build.parent.chmod(0o755)
     build.chmod(0o755)
-    argv = ("make", "-s", "-C", str(DEPLOY), "module", f"BUILD={build}", f"NGINX={exe}")
-    done = subprocess.run(argv, env={**os.environ, "CFLAGS": cflags}, capture_output=True, text=True, check=False)
+    done = make(DEPLOY, BUILD=build, NGINX=exe, CFLAGS=cflags)
     assert done.returncode == 0, done.stderr
     return build / "ngx_keyrotd_module.so"
 

@@ -1,6 +1,10 @@
 """Stock nginx with the C module: what left the window is nowhere in a worker's memory, and a storm costs none of it."""
 
+import signal
+import socket
+import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +63,39 @@ def test_nothing_is_left_of_a_refused_file_or_of_expired_keys(stage: Stage) -> N
 
     for worker in site.nginx.workers:
         assert set(copies(worker, (*window.keys, *spoilt.keys)).values()) == {(0, 0)}
+
+
+def test_a_worker_that_serves_its_last_connection_goes_on_reading(stage: Stage) -> None:
+    """After a reload it may live for as long as somebody's download; what left the window leaves it too."""
+    window = new_window()
+    site = stage.started("a", window)
+    with half_a_request(site, stage.ca):
+        old = set(site.nginx.workers)
+        site.nginx.signal(signal.SIGHUP)
+        wait_until(lambda: bool(acknowledging(site)) and not acknowledging(site) & old, "new workers acknowledge alone")
+        (last,) = old & set(site.nginx.workers)
+        assert copies(last, window.keys) == {key.name.hex(): (1, 1) for key in window.keys}
+
+        site.install(new_window())
+
+        wait_until(lambda: set(copies(last, window.keys).values()) == {(0, 0)}, "it has none of them")
+
+
+@contextmanager
+def half_a_request(site: Site, ca: Path) -> Iterator[None]:
+    """Somebody whom no worker may leave alone."""
+    context = ssl.create_default_context(cafile=str(ca))
+    port = site.nginx.port
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as line,
+    ):
+        line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        yield
+
+
+def acknowledging(site: Site) -> set[int]:
+    return {ack.pid for ack in site.acks()}
 
 
 def test_keys_are_kept_out_of_core_dumps(stage: Stage) -> None:
