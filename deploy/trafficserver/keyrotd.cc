@@ -32,6 +32,7 @@ enum class Phase {
   NOTHING, // none of the file's keys is in the server
   SEALS,   // they all are, and the first seals
   OPENS,   // seals_until has passed: they stand behind a random key that seals
+  REFUSED, // Traffic Server did not take what it should: to be tried again
 };
 
 struct {
@@ -83,7 +84,9 @@ show_statistics()
   installed_at_stat.value = static_cast<int64_t>(installed_at / 1000);
   faulty_stat.value       = fault != nullptr;
   for (const Statistic *statistic : statistics) {
-    TSStatIntSet(statistic->id, statistic->value);
+    if (statistic->id != TS_ERROR) { // there was no room for it, and Traffic Server would abort
+      TSStatIntSet(statistic->id, statistic->value);
+    }
   }
 }
 
@@ -102,7 +105,7 @@ acknowledge()
   ack.processes    = 1;
   ack.poll_ms      = options.poll_ms;
   ack.fault        = fault;
-  if (phase != Phase::NOTHING) {
+  if (phase == Phase::SEALS || phase == Phase::OPENS) {
     ack.digest       = held.digest;
     ack.seals        = phase == Phase::SEALS ? held.keys + RECORD : nullptr;
     ack.epoch        = held.epoch;
@@ -200,7 +203,7 @@ install(Phase next)
   case Phase::NOTHING:
     count = 1;
     [[fallthrough]];
-  case Phase::OPENS:
+  default:
     if (RAND_bytes(held.keys, RECORD) != 1) {
       return false;
     }
@@ -214,6 +217,7 @@ void
 enter(Phase next)
 {
   if (!install(next)) {
+    phase = Phase::REFUSED;
     set_fault(LAYOUT, false, "Traffic Server did not take the keys", "the keys in use stay");
     return;
   }
@@ -230,7 +234,7 @@ enter(Phase next)
   case Phase::OPENS:
     TSWarning("[keyrotd] the key of epoch %" PRIu64 " may seal no longer: a random one does, on this server alone", held.epoch);
     break;
-  case Phase::NOTHING:
+  default:
     OPENSSL_cleanse(held.keys, sizeof(held.keys));
     held.count = 0;
     set_fault(keyrotd_fault_word(KEYROTD_EXPIRED), false, "", "its keys are wiped, and a random one seals and opens");
@@ -261,13 +265,14 @@ look(bool again)
 int
 handle(TSCont contp, TSEvent event, void *data)
 {
+  if (event == TS_EVENT_LIFECYCLE_TASK_THREADS_READY) {
+    TSContScheduleEveryOnPool(contp, options.poll_ms, TS_THREAD_POOL_TASK);
+    return 0;
+  }
   std::lock_guard<std::mutex> guard(mutex);
   switch (event) {
   case TS_EVENT_LIFECYCLE_PORTS_INITIALIZED:
     look(true); // TLS has started meanwhile, and may have read keys of its own
-    break;
-  case TS_EVENT_LIFECYCLE_TASK_THREADS_READY:
-    TSContScheduleEveryOnPool(contp, options.poll_ms, TS_THREAD_POOL_TASK);
     break;
   case TS_EVENT_LIFECYCLE_MSG:
     if (const auto *message = static_cast<TSPluginMsg *>(data); message->tag != nullptr && strcmp(message->tag, TAG) == 0) {

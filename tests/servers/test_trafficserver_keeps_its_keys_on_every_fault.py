@@ -192,6 +192,27 @@ def test_a_server_whose_plugin_line_is_wrong_serves_all_the_same() -> None:
         assert stage.resumes(stage.visit(stage.node), stage.node)
 
 
+def test_a_server_without_room_for_its_statistics_takes_keys_all_the_same() -> None:
+    """Traffic Server aborts where a plugin sets a statistic that it could not create."""
+    with running(1, alone=True) as stage:
+        page = stage.node.etc / "page.lua"
+        page.write_text(f"{page.read_text()}{_CROWD}")
+
+        stage.node.restart()
+
+        window = stage.window()
+        stage.install(window)
+        assert stage.visit(stage.node).key_name == window.keys[0].name
+
+
+#: More than the 256 statistics that all plugins together may have.
+_CROWD = """
+function __init__(argtb)
+  for n = 1, 300 do ts.stat_create("plugin.crowd.n" .. n, TS_LUA_RECORDDATATYPE_INT, 0, 0) end
+end
+"""
+
+
 def words(node: TrafficServer) -> int:
     """How many faults it has told."""
     return node.said.count("the keys in use stay") + node.said.count("its keys are wiped")
