@@ -114,6 +114,10 @@ class TrafficServer:
         return self.directory / "keys" / "tickets"
 
     @property
+    def certificate_folder(self) -> Path:
+        return self.directory / "certificates"
+
+    @property
     def ack_dir(self) -> Path:
         return self.directory / "acks"
 
@@ -219,7 +223,7 @@ class TrafficServer:
         return self._main is None or self._main.poll() is not None
 
     def _write_configuration(self) -> None:
-        certificates = self.directory / "certificates"
+        certificates = self.certificate_folder
         certificates.mkdir(mode=0o755, exist_ok=True)
         for certificate in (self.certificate, *self.others):
             shutil.copy(certificate, certificates)
