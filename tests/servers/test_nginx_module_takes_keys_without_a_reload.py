@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Version
 from tests.nginx_lua import BOTH_VERSIONS, new_window
 from tests.nginx_module import WORKERS, Stage, staged
@@ -114,7 +113,7 @@ def test_the_files_keys_come_before_a_configured_one(stage: Stage) -> None:
     assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name
 
 
-def test_a_server_that_wants_no_tickets_is_left_alone(stage: Stage) -> None:
+def test_a_server_that_wants_no_tickets_gives_none(stage: Stage) -> None:
     site = stage.site("a", new_window())
     port = site.nginx.ports[2]
     listen = f"listen 127.0.0.1:{port} ssl reuseport;"
@@ -123,4 +122,15 @@ def test_a_server_that_wants_no_tickets_is_left_alone(stage: Stage) -> None:
     site.start()
 
     assert stage.client(Version.TLS12).visit(site.targets[2]).key_name is None
-    wait_until(lambda: [ack.contexts for ack in site.acks()] == [3] * WORKERS, "three contexts have keys")
+
+
+def test_a_server_behind_one_that_wants_no_tickets_seals_with_the_files_keys(stage: Stage) -> None:
+    """OpenSSL asks the listener's default server, also for those whose own tickets are on."""
+    window = new_window()
+    site = stage.site("a", window)
+    site.nginx.amend = lambda text: text.replace(
+        "server_name localhost;", "server_name first.test; ssl_session_tickets off;", 1
+    ).replace("server_name other.test;", "server_name localhost;")
+    site.start()
+
+    assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name

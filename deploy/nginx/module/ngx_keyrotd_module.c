@@ -630,8 +630,11 @@ ngx_keyrotd_attach_stream(ngx_cycle_t *cycle)
 static void
 ngx_keyrotd_attach_one(SSL_CTX *ctx, ngx_log_t *log)
 {
-    /* A server without TLS has none; one with `ssl_session_tickets off` has its reasons. */
-    if (ctx == NULL || (SSL_CTX_get_options(ctx) & SSL_OP_NO_TICKET)) {
+    /*
+     * A server without TLS has none. One with `ssl_session_tickets off` gives no tickets whoever would seal them, but
+     * as the default server of a listener it seals, in OpenSSL's eyes, those of the servers that clients name there.
+     */
+    if (ctx == NULL) {
         return;
     }
 
