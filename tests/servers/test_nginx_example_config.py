@@ -28,8 +28,6 @@ from tests.nginx_lua import Client
 from tests.nginx_module import module
 from tests.scenes import short_directory
 
-pytestmark = pytest.mark.debian
-
 FOLDER = Path(__file__).parents[2] / "deploy" / "nginx"
 README = (FOLDER / "README.md").read_text("utf-8")
 BY_MODULE = (FOLDER / "keyrotd-module.conf").read_text("utf-8")
@@ -43,23 +41,24 @@ def test_the_readme_shows_the_lines_of_the_example(example: str) -> None:
     assert "\n".join(["   ```nginx", *(f"   {line}" for line in lines), "   ```"]) in README
 
 
+@pytest.mark.debian
 def test_nginx_accepts_the_modules_lines(tmp_path: Path) -> None:
     lines = BY_MODULE.replace("/usr/lib/nginx/modules/ngx_keyrotd_module.so", str(module()))
 
-    assert checked(tmp_path, main=lines.replace("/run/", f"{tmp_path}/")).returncode == 0
+    assert checked(servers_found.debian_nginx(), tmp_path, main=lines.replace("/run/", f"{tmp_path}/")).returncode == 0
     assert list(tmp_path.glob("keyrotd-nginx")) == []  # a trial leaves nothing
 
 
-def test_nginx_accepts_the_key_files_lines_once_they_are_there(tmp_path: Path) -> None:
+def test_nginx_accepts_the_key_files_lines_once_they_are_there(exe: Path, tmp_path: Path) -> None:
     lines = BY_FILES.replace("/run/keyrotd", str(tmp_path))
 
-    missing = checked(tmp_path, http=lines)
+    missing = checked(exe, tmp_path, http=lines)
     for number in range(3):
         (tmp_path / f"nginx-{number}.key").write_bytes(os.urandom(80))
 
     assert missing.returncode == 1
     assert f'"{tmp_path}/nginx-0.key" failed' in missing.stderr
-    assert checked(tmp_path, http=lines).returncode == 0
+    assert checked(exe, tmp_path, http=lines).returncode == 0
 
 
 def test_the_readmes_sections_become_drivers() -> None:
@@ -71,12 +70,17 @@ def test_the_readmes_sections_become_drivers() -> None:
     assert [driver.facts.reloads for driver in drivers] == [False, True]
 
 
+@pytest.fixture(params=["wheel", pytest.param("debian", marks=pytest.mark.debian)])
+def exe(request: pytest.FixtureRequest) -> Path:
+    """A recent nginx that loads no modules, and Debian's."""
+    return servers_found.wheel_nginx() if request.param == "wheel" else servers_found.debian_nginx()
+
+
 @pytest.fixture
-def nodes() -> Iterator[tuple[Nginx, Nginx, Client]]:
+def nodes(exe: Path) -> Iterator[tuple[Nginx, Nginx, Client]]:
     with short_directory() as directory:
         directory.chmod(0o755)
         ca, certificate = new_authority(datetime.now(UTC)).write(directory)
-        exe = servers_found.debian_nginx()
         a, b = (Nginx(name, directory / name, certificate, exe, ByFiles()) for name in ("a", "b"))
         yield a, b, Client(Trust(ca_file=str(ca)), Version.TLS13)
         a.stop()
@@ -127,7 +131,7 @@ def built(section: dict[str, Any]) -> Driver:
     return DRIVERS[section["driver"]].build(section["name"], read.values)
 
 
-def checked(folder: Path, *, main: str = "", http: str = "") -> subprocess.CompletedProcess[str]:
+def checked(exe: Path, folder: Path, *, main: str = "", http: str = "") -> subprocess.CompletedProcess[str]:
     """What `nginx -t` says to these lines."""
     site = folder / "site.pem"
     site.write_bytes(new_authority(datetime.now(UTC)).issue("localhost"))
@@ -146,5 +150,5 @@ http {{
     server {{ listen 127.0.0.1:1 ssl; ssl_certificate {site}; ssl_certificate_key {site}; }}
 }}
 """)
-    command = [str(servers_found.debian_nginx()), "-t", "-q", "-e", "stderr", "-p", str(folder), "-c", str(config)]
+    command = [str(exe), "-t", "-q", "-e", "stderr", "-p", str(folder), "-c", str(config)]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
