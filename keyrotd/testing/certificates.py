@@ -7,9 +7,12 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LeafKey = EllipticCurvePrivateKey | RSAPrivateKey
 
 _LIFETIME = timedelta(days=2)
 _CLOCK_SKEW = timedelta(hours=1)
@@ -27,16 +30,15 @@ class Authority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, *names: str) -> bytes:
-        """A server's leaf for these DNS names and IP addresses."""
-        return self._issue(names, ExtendedKeyUsageOID.SERVER_AUTH)
+    def issue(self, *names: str, key: LeafKey | None = None) -> bytes:
+        """A server's leaf for these DNS names and IP addresses, with a new P-256 key unless another is given."""
+        return self._issue(names, ExtendedKeyUsageOID.SERVER_AUTH, key or generate_private_key(SECP256R1()))
 
     def issue_client(self, name: str) -> bytes:
         """A client's leaf, which no client takes from a server."""
-        return self._issue((name,), ExtendedKeyUsageOID.CLIENT_AUTH)
+        return self._issue((name,), ExtendedKeyUsageOID.CLIENT_AUTH, generate_private_key(SECP256R1()))
 
-    def _issue(self, names: tuple[str, ...], purpose: x509.ObjectIdentifier) -> bytes:
-        key = generate_private_key(SECP256R1())
+    def _issue(self, names: tuple[str, ...], purpose: x509.ObjectIdentifier, key: LeafKey) -> bytes:
         issuer = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         leaf = (
             _builder(names[0], self.certificate.subject, key, self.made_at)
@@ -50,12 +52,12 @@ class Authority:
         )
         return leaf.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
-    def write(self, directory: Path, *names: str) -> tuple[Path, Path]:
+    def write(self, directory: Path, *names: str, key: LeafKey | None = None) -> tuple[Path, Path]:
         """`ca.pem` for clients and `site.pem` for servers (`localhost` and 127.0.0.1 unless names are given)."""
         ca, site = directory / "ca.pem", directory / "site.pem"
         ca.write_bytes(self.pem)
         site.touch(mode=0o600)
-        site.write_bytes(self.issue(*(names or ("localhost", "127.0.0.1"))))
+        site.write_bytes(self.issue(*(names or ("localhost", "127.0.0.1")), key=key))
         return ca, site
 
 
@@ -71,7 +73,7 @@ def new_authority(now: datetime) -> Authority:
     return Authority(certificate, key, now)
 
 
-def _builder(subject: str, issuer: x509.Name, key: EllipticCurvePrivateKey, now: datetime) -> x509.CertificateBuilder:
+def _builder(subject: str, issuer: x509.Name, key: LeafKey, now: datetime) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))

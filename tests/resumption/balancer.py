@@ -1,7 +1,10 @@
 """
-A layer-4 balancer at the end of a long road: connections go round robin, every byte arrives a one-way time later.
+A layer-4 balancer at the end of a long road: a connection goes to any node, every byte arrives a one-way time later.
 
-A process of its own (`python -m tests.resumption.balancer`), so that its time is no server's and no client's. Loopback
+Any node is as likely as another, as where ports are hashed. Turn by turn would be unfair to nodes with keys of their
+own: then a client who comes twice in a row never finds the same one again.
+
+It is a process (`python -m tests.resumption.balancer`), so that its time is no server's and no client's. Loopback
 answers a connect at once; on the road that takes a round trip, so whatever a client says counts as said a round trip
 after it connected, at the earliest. What bandwidth, loss and the opening of TCP's window add is not simulated.
 """
@@ -9,6 +12,7 @@ after it connected, at the earliest. What bandwidth, loss and the opening of TCP
 import argparse
 import errno
 import heapq
+import random
 import selectors
 import socket
 import sys
@@ -17,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count, cycle
+from itertools import count
 from pathlib import Path
 
 from keyrotd.testing.children import start_child, stop_child, wait_until
@@ -74,11 +78,10 @@ class _Balancer:
     def listen(self, port: int, nodes: Sequence[int]) -> None:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
         listener.setblocking(False)
-        turns = cycle(nodes)
 
         def accept() -> None:
             client, _ = listener.accept()
-            self._join(client, next(turns))
+            self._join(client, random.choice(nodes))
 
         self._ready.register(listener, selectors.EVENT_READ, accept)
 

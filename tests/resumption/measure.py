@@ -4,30 +4,42 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+from keyrotd.testing.certificates import LeafKey
 from keyrotd.testing.live import LiveServer
 from keyrotd.tls.handshake import Version
 from tests.resumption.balancer import balanced
-from tests.resumption.load import Crowd, Idlers, Visit, come_steadily, prepared
+from tests.resumption.load import Crowd, Idlers, Visit, come_steadily, threads
 from tests.resumption.regimes import Kind, Regime, side_by_side
 from tests.scenes import short_directory
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+#: What a server signs a full handshake with: it costs a server more or less, and a resumed one needs none of it.
+KEYS: Mapping[str, Callable[[], LeafKey]] = MappingProxyType(
+    {"p256": lambda: generate_private_key(SECP256R1()), "rsa2048": lambda: rsa.generate_private_key(65537, 2048)}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`rate_per_s` is of all regimes together; `every_s` between the beginnings of two rotations."""
 
+    key: str = "p256"
     nodes: int = 3
     rotations: int = 6
     every_s: float = 8
-    rate_per_s: float = 90
+    rate_per_s: float = 180
     one_way_ms: float = 20
     idle: int = 20
 
@@ -44,12 +56,22 @@ class Found:
     idle_closed: int
 
     @property
+    def offered(self) -> int:
+        """How many had a ticket to offer."""
+        return sum(visit.offered for visit in self.visits)
+
+    @property
     def resumed(self) -> int:
         return sum(visit.resumed for visit in self.visits)
 
     @property
-    def resumed_share(self) -> float:
-        return self.resumed / len(self.visits)
+    def opened_share(self) -> float:
+        """Of the tickets that were offered."""
+        return self.resumed / self.offered
+
+    def resumed_share(self, version: Version) -> float:
+        """Of all handshakes, those included that had no ticket to offer."""
+        return statistics.mean(visit.resumed for visit in self.visits if visit.version is version)
 
     @property
     def cpu_ms_each(self) -> float:
@@ -66,7 +88,7 @@ def measure(kind: Kind, plan: Plan, chance: random.Random) -> tuple[Found, ...]:
     """One for each regime, in their order."""
     with ExitStack() as stack:
         directory = stack.enter_context(short_directory())
-        fleet, regimes = stack.enter_context(side_by_side(directory, kind, plan.nodes))
+        fleet, regimes = stack.enter_context(side_by_side(directory, kind, plan.nodes, KEYS[plan.key]()))
         groups = [[server.port for server in regime.servers] for regime in regimes]
         ports = stack.enter_context(balanced(groups, one_way_ms=plan.one_way_ms, log=directory / "balancer.log"))
         size = max(round(plan.rate_per_s / len(regimes) / len(Version)), 1)
@@ -74,9 +96,11 @@ def measure(kind: Kind, plan: Plan, chance: random.Random) -> tuple[Found, ...]:
         idlers = [Idlers(port, fleet.ca, plan.idle) for port in ports]
         for idle in idlers:
             stack.callback(idle.leave)
-        pool = stack.enter_context(prepared(crowds))
+        pool = stack.enter_context(threads())
+        for crowd in crowds:
+            crowd.prime(pool)
         before_ms = [_cpu_ms(regime.servers) for regime in regimes]
-        conducted = pool.submit(_conduct, pool, regimes, idlers, plan)
+        conducted = pool.submit(conduct, pool, regimes, plan, idlers)
         come_steadily(pool, crowds, rate_per_s=plan.rate_per_s, until=conducted)
         return tuple(
             Found(
@@ -91,12 +115,11 @@ def measure(kind: Kind, plan: Plan, chance: random.Random) -> tuple[Found, ...]:
         )
 
 
-def _conduct(pool: ThreadPoolExecutor, regimes: Sequence[Regime], idlers: Sequence[Idlers], plan: Plan) -> None:
+def conduct(pool: ThreadPoolExecutor, regimes: Sequence[Regime], plan: Plan, idlers: Sequence[Idlers] = ()) -> None:
     """All regimes rotate at the same moments; and no idle connection idles so long that it would be closed for that."""
     for _ in range(plan.rotations):
         over_s = time.monotonic() + plan.every_s
-        doing: list[Future[object]] = [pool.submit(regime.rotate) for regime in regimes]
-        for done in doing:
+        for done in [pool.submit(regime.rotate) for regime in regimes]:
             done.result()
         for idle in idlers:
             _ = idle.closed

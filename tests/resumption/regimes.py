@@ -5,16 +5,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from keyrotd.core.stek import Secrets, Stek
-from keyrotd.servers.layouts import HAPROXY80, encode_lines
+from keyrotd.core.stek import Scheme, Secrets, Stek
+from keyrotd.servers.layouts import HAPROXY80, NGINX80, encode_lines
 from keyrotd.servers.ring import USUAL_SLOTS
+from keyrotd.testing.certificates import LeafKey, new_authority
 from keyrotd.testing.fleet import Fleet, Pace
 from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.live import LiveServer, Maker
+from keyrotd.testing.nginx import ByFiles, ByLua, Nginx
 from tests.scenes import Operator, started
 
 #: Rotations come by request, for all regimes at the same moment, and are free every T + eps: about six seconds.
@@ -51,15 +54,14 @@ class Kind:
     What a server of some kind is under each regime.
 
     `own` makes its keys for itself, `filed` reads them from its key file at a start or reload, `driven` is for an
-    agent. `content` is the file for these keys, oldest first; as many as `slots` are kept.
+    agent. `write` puts these keys, oldest first, where `filed` looks for them: all that it has room for.
     """
 
     title: str
     own: Maker
     filed: Maker
     driven: Maker
-    slots: int
-    content: Callable[[Sequence[Secrets]], bytes]
+    write: Callable[[LiveServer, Sequence[Secrets]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +87,17 @@ class CronReload:
     name = "cron and reload"
 
     def __post_init__(self) -> None:
-        self._keys = [_fresh(self.kind) for _ in range(self.kind.slots)]
+        self._keys = [_fresh() for _ in range(USUAL_SLOTS)]
         for server in self.servers:
-            self._copy(server)
+            self.kind.write(server, self._keys)
 
     def rotate(self) -> None:
-        self._keys = [*self._keys[1:], _fresh(self.kind)]
+        self._keys = [*self._keys[1:], _fresh()]
         for place, server in enumerate(self.servers):
             if place:
                 time.sleep(APART_S)
-            self._copy(server)
+            self.kind.write(server, self._keys)
             server.reload()
-
-    def _copy(self, server: LiveServer) -> None:
-        server.key_file.touch(mode=0o600)
-        server.key_file.write_bytes(self.kind.content(self._keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +115,11 @@ class Keyrotd:
 
 
 @contextmanager
-def side_by_side(directory: Path, kind: Kind, nodes: int) -> Iterator[tuple[Fleet, tuple[Regime, ...]]]:
-    """All three, serving; the fleet is keyrotd's, and its authority everybody's."""
+def side_by_side(directory: Path, kind: Kind, nodes: int, key: LeafKey) -> Iterator[tuple[Fleet, tuple[Regime, ...]]]:
+    """All three, serving with a certificate of that key; the fleet is keyrotd's, its authority everybody's."""
     with ExitStack() as stack:
         fleet = Fleet(directory, (kind.driven,), nodes=nodes, schedulers=1, pace=PACE)
+        new_authority(datetime.now(UTC)).write(directory, key=key)
 
         def made(word: str, make: Maker) -> list[LiveServer]:
             places = [(f"{word}-{n}", directory / f"{word}{n}") for n in range(1, nodes + 1)]
@@ -140,16 +139,45 @@ class _HAProxyByItself(HAProxy):
 
 
 def haproxy(exe: Path) -> Kind:
-    """Its file has the key that seals last but one, so that every node opens a key before any seals with it."""
+    """Its file's last key but one seals, so that with keys in this order all open a key before any seals with it."""
+
+    def write(server: LiveServer, keys: Sequence[Secrets]) -> None:
+        _write(server.key_file, encode_lines(HAPROXY80, keys))
+
+    same = partial(HAProxy, exe=exe)
+    return Kind(title="HAProxy", own=partial(_HAProxyByItself, exe=exe), filed=same, driven=same, write=write)
+
+
+class _NoIntake(ByFiles):
+    """Nobody gives it keys."""
+
+    def servers(self, home: Path) -> str:  # noqa: ARG002 - nothing to be said
+        return ""
+
+
+def nginx(exe: Path) -> Kind:
+    """The first of its files seals: a node that has not reloaded opens no ticket of one that has."""
+
+    def write(server: LiveServer, keys: Sequence[Secrets]) -> None:
+        for number, key in enumerate(reversed(keys)):
+            _write(server.key_file.with_name(f"{number}.key"), NGINX80.encode(key))
+
     return Kind(
-        title="HAProxy",
-        own=partial(_HAProxyByItself, exe=exe),
-        filed=partial(HAProxy, exe=exe),
-        driven=partial(HAProxy, exe=exe),
-        slots=USUAL_SLOTS,
-        content=partial(encode_lines, HAPROXY80),
+        title="nginx",
+        own=partial(Nginx, exe=exe, intake=_NoIntake()),
+        filed=partial(Nginx, exe=exe, intake=ByFiles(USUAL_SLOTS)),
+        driven=partial(Nginx, exe=exe, intake=ByLua(_LUA, poll_ms=1000)),
+        write=write,
     )
 
 
-def _fresh(kind: Kind) -> Secrets:
-    return Stek(os.urandom(32), kind.title).secrets(HAPROXY80.scheme)
+_LUA = Path(__file__).parents[2] / "deploy" / "nginx" / "lua"
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+def _fresh() -> Secrets:
+    return Stek(os.urandom(32), "cron").secrets(Scheme.AES256)
