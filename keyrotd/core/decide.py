@@ -90,10 +90,15 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Nodes went on by succession, along `root`: take them up there. None: nobody can tell, so begin anew."""
+    """
+    Nodes went on by succession, along `root`: take them up there. None: nobody can tell, so begin anew.
+
+    `overdue` have not gone the last step.
+    """
 
     reason: str
     root: Key | None
+    overdue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     until = min(taken.until or 0, ready_at + max(policy.overdue_after_ms, policy.node_ttl_ms), ends_at)
     if now_at < until:
         return Hold(f"waiting for {listed(taken.waiting)} to go a step of succession", until)
-    return Renew("the fleet went on without a leader", root)
+    return Renew("the fleet went on without a leader", root, overdue=(*taken.waiting, *taken.overdue))
 
 
 def _ready_at(view: View, window: Window, root: Key, policy: Policy, now_at: int) -> int:

@@ -579,12 +579,11 @@ class RingScheduler:
                     settled_at=view.settled_at,
                 )
                 made = carried(made, view.window, settled_at=view.settled_at, now_at=now_at, terms=terms)
-                late = f"; not waited for: {', '.join(overdue)}" if overdue else ""
-                self._publish(reign, made, "rotate", reason + late, who=_asker(view))
-            case Renew(reason, root):
+                self._publish(reign, made, "rotate", reason + _not_waited_for(overdue), who=_asker(view))
+            case Renew(reason, root, overdue):
                 assert view.window is not None  # likewise
                 made = renew(view.window, root=root, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
-                self._publish(reign, made, "renew", reason)
+                self._publish(reign, made, "renew", reason + _not_waited_for(overdue))
             case Revoke(request):
                 assert view.window is not None  # likewise
                 made = revoke(view.window, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
@@ -771,6 +770,10 @@ _CLOCK = (
 
 def _utc(instant_at: int) -> str:
     return datetime.fromtimestamp(instant_at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _not_waited_for(overdue: tuple[str, ...]) -> str:
+    return f"; not waited for: {', '.join(overdue)}" if overdue else ""
 
 
 def _asker(view: View) -> str:

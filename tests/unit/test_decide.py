@@ -220,14 +220,16 @@ def test_the_renewal_waits_for_nodes_whose_servers_have_not_gone_the_step() -> N
     assert at(now_at, frozen) == Hold("waiting for d to go a step of succession", gone_at)
     assert at(gone_at, frozen) == Renew(_WENT_ON, THREE.next)
     assert at(now_at, refused) == Hold("waiting for e to go a step of succession", overdue_at)
-    assert at(overdue_at, replace(refused, seen_at=overdue_at)) == Renew(_WENT_ON, THREE.next)
+    assert at(overdue_at, replace(refused, seen_at=overdue_at)) == Renew(_WENT_ON, THREE.next, overdue=("e",))
 
 
 def test_no_node_that_says_it_is_slow_holds_the_renewal_for_longer_than_a_step() -> None:
     now_at = THREE.seals_until + 4 * HOUR - 2 * POLICY.tick_interval_ms
     liar = seen(replace(report("d", THREE), reported_at=T0), now_at)
 
-    assert decide(view(THREE, [liar], remembered=THREE), POLICY, now_at) == Renew(_WENT_ON, THREE.current)
+    assert decide(view(THREE, [liar], remembered=THREE), POLICY, now_at) == Renew(
+        _WENT_ON, THREE.current, overdue=("d",)
+    )
 
 
 def test_keys_that_nobody_expects_are_not_published_shortly_before_a_step() -> None:
