@@ -112,11 +112,8 @@ class EnvoyDriver:
         deadline = time.monotonic() + self.timeout_ms / 1000
         while True:
             now = admin.look(self.secret)
-            if now.instance == before.instance and _grew(now.refused, before.refused):
-                raise InstallFailed(
-                    f"server {self.name}: Envoy refused {self.key_file}, and keeps the keys that it had",
-                    hint="its log says why; keep that to yourself, for it may show keys",
-                )
+            if now.instance == before.instance:
+                self._heed(now, before)
             # The counter, too: somebody may have edited the file and left the version in it.
             looked = now.instance != before.instance or now.taken is None or now.taken != before.taken
             if looked and now.holds(document.version, len(document.keys)):
@@ -124,6 +121,18 @@ class EnvoyDriver:
             if time.monotonic() > deadline:
                 raise self._ignored(starved=_grew(now.starved, before.starved))
             time.sleep(_LOOK_EVERY_S)
+
+    def _heed(self, now: Sight, before: Sight) -> None:
+        if _grew(now.unread, before.unread):
+            raise InstallFailed(
+                f"server {self.name}: Envoy cannot read {self.key_file}, and keeps the keys that it had",
+                hint='mode = "0640" and group = Envoy\'s let it; it must be allowed into the directory, too',
+            )
+        if _grew(now.refused, before.refused):
+            raise InstallFailed(
+                f"server {self.name}: Envoy refused {self.key_file}, and keeps the keys that it had",
+                hint="its log says why; keep that to yourself, for it may show keys",
+            )
 
     def _ignored(self, *, starved: bool) -> InstallFailed:
         resets = ", and resets TLS connections for want of a secret" if starved else ""

@@ -39,9 +39,9 @@ class Sight:
     """
     What Envoy shows of one secret. `instance` is the instant of its start.
 
-    `active` has an element for each source of that name. `version`: of what it took last, changed or not. `taken` and
-    `refused` count updates, `starved` the TLS connections that it reset for want of any secret; these last four are
-    None where its statistics are switched off.
+    `active` has an element for each source of that name. `version`: of what it took last, changed or not. `taken`,
+    `refused` and `unread` count updates, `starved` the TLS connections that it reset for want of any secret; these last
+    five are None where its statistics are switched off.
     """
 
     instance: str
@@ -49,6 +49,7 @@ class Sight:
     version: str | None
     taken: int | None
     refused: int | None
+    unread: int | None
     starved: int | None
 
     def holds(self, version: str, keys: int) -> bool:
@@ -88,7 +89,8 @@ class Admin:
             active=tuple(_active(row) for row in active if row.get("name") == secret),
             version=stats.get(f"{own}.version_text"),
             taken=_count(stats, f"{own}.update_success"),
-            refused=_count(stats, f"{own}.update_rejected", f"{own}.update_failure"),
+            refused=_count(stats, f"{own}.update_rejected"),
+            unread=_count(stats, f"{own}.update_failure"),
             starved=_count(stats, *(name for name in stats if name.endswith(_STARVED))),
         )
 
@@ -258,8 +260,8 @@ def _converse(address: str, path: str, deadline: float) -> tuple[int, bytes]:
         asking = http.client.HTTPConnection("localhost")
         asking.sock = line
         asking.request("GET", path, headers={"Connection": "close"})
-        answer = asking.getresponse()
-        return answer.status, answer.read(MAX_ANSWER_BYTES + 1)
+        with asking.getresponse() as answer:
+            return answer.status, answer.read(MAX_ANSWER_BYTES + 1)
 
 
 def _connected(address: str, deadline: float) -> socket.socket:

@@ -26,6 +26,7 @@ class Mood(Enum):
     DENIES = "has allow_paths that let nobody through"
     MUTE = "has its statistics switched off"
     DEAF = "does not notice that its file was replaced"
+    BLIND = "may not read its file"
     REFUSES = "finds fault with whatever is in its file"
 
 
@@ -98,7 +99,7 @@ class EnvoyTwin:
         self._seen = seen
         self._counts["update_attempt"] += 1
         try:
-            response = json.loads(self.key_file.read_bytes())
+            response = json.loads(b"" if self.mood is Mood.BLIND else self.key_file.read_bytes())
         except ValueError:
             self._counts["update_failure"] += 1
             return

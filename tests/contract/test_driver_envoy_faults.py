@@ -98,15 +98,21 @@ def test_a_server_that_does_not_watch_the_file_is_not_in_step(twin: EnvoyTwin, d
     assert not in_step(driver.observe(), wanted)
 
 
-def test_a_server_that_refuses_says_so_and_keeps_its_keys(twin: EnvoyTwin, driver: EnvoyDriver) -> None:
+@pytest.mark.parametrize(
+    ("mood", "find", "hint"),
+    [(Mood.REFUSES, "Envoy refused", "may show keys"), (Mood.BLIND, "Envoy cannot read", 'mode = "0640" and group')],
+)
+def test_a_server_that_refuses_its_file_says_so_and_keeps_its_keys(
+    twin: EnvoyTwin, driver: EnvoyDriver, mood: Mood, find: str, hint: str
+) -> None:
     driver.install(KEYS)
-    held, twin.mood = twin.keys, Mood.REFUSES
+    held, twin.mood = twin.keys, mood
     wanted = rotated(KEYS, os.urandom)
 
-    with pytest.raises(InstallFailed, match=r"Envoy refused .*stek\.json, and keeps the keys that it had") as failed:
+    with pytest.raises(InstallFailed, match=rf"{find} .*stek\.json, and keeps the keys that it had") as failed:
         driver.install(wanted)
 
-    assert "may show keys" in str(failed.value.hint)
+    assert hint in str(failed.value.hint)
     assert twin.keys == held
     assert not in_step(driver.observe(), wanted)
 
