@@ -22,9 +22,6 @@ from tests.resumption.load import Crowd, Idlers, Visit, come_steadily, threads
 from tests.resumption.regimes import Kind, Regime, side_by_side
 from tests.scenes import short_directory
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
 #: What a server signs a full handshake with: it costs a server more or less, and a resumed one needs none of it.
 KEYS: Mapping[str, Callable[[], LeafKey]] = MappingProxyType(
     {"p256": lambda: generate_private_key(SECP256R1()), "rsa2048": lambda: rsa.generate_private_key(65537, 2048)}
@@ -46,11 +43,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What became of one regime's clients and servers. CPU is that of its servers alone, in ms."""
+    """What became of one regime's clients and servers. `failed` by their words; CPU of its servers alone, in ms."""
 
     regime: str
     visits: Sequence[Visit]
-    failed: int
+    failed: Mapping[str, int]
     cpu_ms: float
     idle: int
     idle_closed: int
@@ -106,7 +103,7 @@ def measure(kind: Kind, plan: Plan, chance: random.Random) -> tuple[Found, ...]:
             Found(
                 regime=regime.name,
                 visits=tuple(crowd.visits),
-                failed=crowd.failed.total(),
+                failed=crowd.failed,
                 cpu_ms=_cpu_ms(regime.servers) - spent_ms,
                 idle=plan.idle,
                 idle_closed=idle.closed,
@@ -124,6 +121,9 @@ def conduct(pool: ThreadPoolExecutor, regimes: Sequence[Regime], plan: Plan, idl
         for idle in idlers:
             _ = idle.closed
         time.sleep(max(over_s - time.monotonic(), 0))
+
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_ms(servers: Sequence[LiveServer]) -> float:

@@ -22,7 +22,7 @@ def of_clients(kind: Kind, plan: Plan, found: Sequence[Found]) -> Iterator[str]:
         times = [one.first_byte_ms(version) for one in found]
         yield _ratios(f"TLS {version.value}: first byte, median", "ms", [median for median, _ in times])
         yield _ratios(f"TLS {version.value}: first byte, p95", "ms", [p95 for _, p95 in times])
-    yield _row("failed connections", [str(one.failed) for one in found])
+    yield _row("failed connections", [_failed(one) for one in found])
     yield _row("idle connections closed", [f"{one.idle_closed} of {one.idle}" for one in found])
     yield ""
 
@@ -40,6 +40,10 @@ def of_upstream(kind: Kind, plan: Plan, routes: Sequence[Route]) -> Iterator[str
     failed = [sum(route.failed for route in routes if route.regime == regime) for regime in regimes]
     yield _row("failed requests", map(str, failed))
     yield ""
+
+
+def _failed(one: Found) -> str:
+    return ", ".join(f"{count}: {words}" for words, count in one.failed.items()) or "0"
 
 
 def _stage(kind: Kind, plan: Plan) -> str:

@@ -68,12 +68,8 @@ class Route:
         self.reuses.clear()
 
     @property
-    def resumed(self) -> int:
-        return sum(reuse.resumed for reuse in self.reuses)
-
-    @property
     def resumed_share(self) -> float:
-        return self.resumed / len(self.reuses)
+        return statistics.mean(reuse.resumed for reuse in self.reuses)
 
     @property
     def connect_ms(self) -> float:
