@@ -74,6 +74,9 @@ _KEY_FILE = "proxy.config.ssl.server.ticket_key.filename"
 _EARLY_DATA = "proxy.config.ssl.server.max_early_data"
 
 
+_FOLDER = "is config_dir Traffic Server's own, and may keyrotd's user read it?"
+
+
 def records(text: str) -> Mapping[str, str]:
     """`proxy.config....` by name, of records.config or records.yaml; the last of a name counts."""
     if _is_yaml(text):
@@ -88,7 +91,7 @@ def records(text: str) -> Mapping[str, str]:
 
 def _of_records(text: str | None) -> Iterator[Breaker]:
     if text is None:
-        yield Breaker(False, "there is no records.config, and no records.yaml", "is config_dir Traffic Server's own?")
+        yield Breaker(False, "no records.config or records.yaml can be read", _FOLDER)
         return
     said = records(text)
     if said.get(_TICKETS) == "0":
@@ -111,7 +114,7 @@ def _of_records(text: str | None) -> Iterator[Breaker]:
 
 def _of_certificates(text: str | None) -> Iterator[Breaker]:
     if text is None:
-        yield Breaker(False, "there is no ssl_multicert.config", "is config_dir Traffic Server's own?")
+        yield Breaker(False, "no table of certificates can be read", _FOLDER)
         return
     lines = list(_certificates(text))
     for line in lines:

@@ -1,10 +1,13 @@
 """What `check` and `doctor` say of Traffic Server's own files happens in real ones: no ticket resumes as it should."""
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from keyrotd.cli import farm
+from keyrotd.servers.keyfile import decode
 from keyrotd.testing.trafficserver import TrafficServer
 from keyrotd.tls.handshake import Version
 from tests.trafficservers import Stage, running
@@ -57,6 +60,22 @@ def test_records_that_turn_tickets_off_are_certain(record: str, breaks: tuple[Ve
         stage.node.restart()
 
         assert {version for version in Version if not resumes(stage, version)} == set(breaks)
+        assert [breaker.certain for breaker in farm.breakers(files_of(stage.node))] == [True]
+
+
+def test_a_ticket_key_file_of_its_own_is_certain_although_ours_seals_at_first() -> None:
+    """It is read after plugins were started, so the plugin installs again; no later reload can be outdone."""
+    with running(1, alone=True) as stage:
+        own = stage.node.certificate_folder / "ticket.key"
+        own.write_bytes(os.urandom(48))
+        shutil.chown(own, stage.node.etc.owner())
+        with (stage.node.etc / "records.config").open("a") as records:
+            records.write(f"CONFIG proxy.config.ssl.server.ticket_key.filename STRING {own.name}\n")
+        stage.node.restart()
+
+        names = {key.name for key in decode(stage.node.key_file.read_bytes()).keys}
+
+        assert stage.visit(stage.node).key_name in names
         assert [breaker.certain for breaker in farm.breakers(files_of(stage.node))] == [True]
 
 
