@@ -24,6 +24,9 @@ MAX_ACKS = 4096
 GONE_AFTER_POLLS = 5
 GONE_SLACK_MS = 2_000
 
+#: No reader of ours looks less often. Whoever says so would seem to live, and be waited for, long after its end.
+MAX_POLL_MS = 60_000
+
 #: What was left by a process that was killed is swept up after this time.
 SWEPT_AFTER_MS = 10 * 60_000
 
@@ -61,6 +64,8 @@ def parse(text: bytes, *, touched_at: int) -> Ack:
     if found is None:
         raise ValueError("not an acknowledgement")
     word = {name: value.decode("ascii") for name, value in found.groupdict().items()}
+    if int(word["poll_ms"]) > MAX_POLL_MS:
+        raise ValueError("not an acknowledgement of a reader that polls often enough")
     return Ack(
         pid=int(word["pid"]),
         parent=int(word["parent"]),

@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,6 +49,7 @@ def test_10_is_asked_by_json_rpc_in_one_write() -> None:
         struct.pack("=i", 1 << 30),
         b"[]",
         b"{" * 5000,
+        b"[" * 4000,
         b'{"jsonrpc": "2.0", "error": {"code": 5000, "message": "Plugin"}, "id": "keyrotd"}',
         "\udcff".encode("utf-8", "surrogatepass"),
     ],
@@ -74,9 +75,20 @@ def test_who_never_answers_is_not_waited_for(name: str) -> None:
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("name", ["mgmtapi.sock", "jsonrpc20.sock"])
+def test_who_answers_by_drips_is_not_waited_for(name: str) -> None:
+    """Each byte in time, the answer never whole."""
+    with answering(name, struct.pack("=i", 4000) + b"x" * 4000, drip_s=0.02) as (path, _):
+        began = time.monotonic()
+
+        assert nudge(path, timeout_ms=200) is False
+
+        assert time.monotonic() - began < 5
+
+
 @contextmanager
-def answering(name: str, answer: bytes | None) -> Iterator[tuple[Path, list[bytes]]]:
-    """Somebody at the socket who hears one message and answers; None: never."""
+def answering(name: str, answer: bytes | None, *, drip_s: float = 0) -> Iterator[tuple[Path, list[bytes]]]:
+    """Somebody at the socket who hears one message and answers; None: never. `drip_s`: between any two bytes."""
     heard: list[bytes] = []
     done = threading.Event()
     with TemporaryDirectory(prefix="keyrotd") as folder, socket.socket(socket.AF_UNIX) as listener:
@@ -90,6 +102,12 @@ def answering(name: str, answer: bytes | None) -> Iterator[tuple[Path, list[byte
                 heard.append(line.recv(4096))
                 if answer is None:
                     done.wait(10)
+                elif drip_s:
+                    with suppress(OSError):
+                        for byte in answer:
+                            line.sendall(bytes([byte]))
+                            if done.wait(drip_s):
+                                break
                 else:
                     line.sendall(answer)
 

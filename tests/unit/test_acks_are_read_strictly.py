@@ -59,6 +59,7 @@ def test_an_acknowledgement_is_understood() -> None:
         ("pid ٣", "pid 4711"),
         ("pid " + 30 * "9", "pid 4711"),
         ("AB", "ab"),
+        ("poll_ms 60001", "poll_ms 1000"),
         ("digest abab", f"digest {'ab' * 32}"),
         ("step 0\nepoch 12", "epoch 12\nstep 0"),
     ],
