@@ -66,9 +66,11 @@ def test_a_process_that_may_no_longer_seal_is_not_in_step(twin: ReaderTwin) -> N
     with twin:
         driver.install(keys)
 
-        wait_until(lambda: not in_step(driver.observe(), keys), "its processes stop sealing")
+        wait_until(
+            lambda: [place.seals for place in driver.observe().places[1:]] == [None, None], "its processes stop sealing"
+        )
 
-        assert [place.seals for place in driver.observe().places[1:]] == [None, None]
+        assert not in_step(driver.observe(), keys)
 
 
 def test_a_server_that_is_down_gets_its_file_and_is_told_unreachable(twin: ReaderTwin) -> None:
