@@ -1,13 +1,9 @@
 """Real nginx processes that take their keys by keyrotd's Lua reader, and windows to give them."""
 
 import os
-import shutil
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +12,15 @@ from keyrotd.core.keys import Tenure
 from keyrotd.core.stek import Stek
 from keyrotd.servers import acks, files, keyfile, layouts
 from keyrotd.testing.certificates import new_authority
-from keyrotd.testing.children import start_child, stop_child, wait_until
+from keyrotd.testing.children import wait_until
 from keyrotd.testing.live import free_ports
+from keyrotd.testing.nginx import LUA_MODULES, ByLua, Nginx
 from keyrotd.tls.handshake import Fault, Handshake, Trust, Version, client_context, resume, visit
 from keyrotd.tls.target import Target
 from tests.scenes import now_at, short_directory
 from tests.servers_found import debian_nginx_lua
 
 LUA = Path(__file__).parents[1] / "deploy" / "nginx" / "lua"
-
-_MODULES = [
-    Path("/usr/lib/nginx/modules", f"{name}.so")
-    for name in ("ndk_http_module", "ngx_http_lua_module", "ngx_stream_module")
-]
 
 #: Another nginx than Debian's, to learn whether its version may be let in: see deploy/nginx/README.md.
 OTHER_NGINX = os.environ.get("KEYROTD_TEST_NGINX")
@@ -99,160 +91,89 @@ def new_window() -> Window:
 
 
 @dataclass
-class Site:
-    """One nginx: two TLS ports of http and one of stream, several servers, all under one certificate."""
+class Reader:
+    """The Lua in an nginx's configuration (an Intake), with whatever a test wants said around it."""
 
-    name: str
-    directory: Path
-    certificate: Path
     options: str = ""
     cold_key: bool = True
     before: str = ""
     after: str = ""
-    locations: str = ""
     poll_ms: int = POLL_MS
-    daemon: bool = False
-    ports: tuple[int, ...] = field(default_factory=lambda: free_ports(5), init=False)
-    _master: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    locations: str = ""
+    ports: tuple[int, ...] = field(default_factory=lambda: free_ports(2))
 
-    def __post_init__(self) -> None:
-        self.directory.mkdir(mode=0o755)
-        self.acks_directory.mkdir(mode=0o755)
-        if os.geteuid() == 0:
-            shutil.chown(self.acks_directory, "www-data", "www-data")
-        self._cold = self.directory / "cold.key"
-        self._cold.write_bytes(os.urandom(80))
+    kind = "nginx"
 
-    @property
-    def key_file(self) -> Path:
-        return self.directory / "tickets.keys"
+    def key_file(self, home: Path) -> Path:
+        return home / "keys" / "tickets"
 
-    @property
-    def acks_directory(self) -> Path:
-        return self.directory / "acks"
+    def main(self, home: Path) -> str:  # noqa: ARG002 - the same for all
+        if OTHER_NGINX is None:
+            return "".join(f"load_module {module};\n" for module in LUA_MODULES)
+        return "env LUA_PATH; # a binary upgrade would forget it\n"
 
-    @property
-    def log(self) -> Path:
-        return self.directory / "error.log"
+    def servers(self, home: Path) -> str:
+        if not self.cold_key:
+            return ""
+        cold = home / "cold.key"
+        if not cold.exists():
+            cold.write_bytes(os.urandom(80))
+        return f"ssl_session_ticket_key {cold};"
+
+    def http(self, home: Path) -> str:
+        plain = f"server {{ listen 127.0.0.1:{self.ports[1]}; {self.locations} }}" if self.locations else ""
+        # A cache has helper processes, which run init_worker too and serve nobody.
+        return f"""\
+proxy_cache_path {home}/cache keys_zone=cache:1m;
+lua_package_path "{LUA}/?.lua;;";
+init_worker_by_lua_block {{
+    {self.before}
+    require("keyrotd").start {{
+        key_file = "{self.key_file(home)}", ack_dir = "{home}/acks", poll = {self.poll_ms / 1000}, {self.options}
+    }}
+    {self.after}
+}}
+server {{
+    listen 127.0.0.1:{self.ports[0]} ssl reuseport;
+    server_name own.test;
+    return 200 "pid=$pid";
+}}
+{plain}"""
+
+    def section(self, nginx: Nginx) -> str:
+        return ByLua(LUA).section(nginx)
+
+
+@dataclass
+class Site:
+    """One nginx with the Lua reader in it, and its key file in our hands."""
+
+    nginx: Nginx
+    reader: Reader
 
     @property
     def targets(self) -> tuple[Target, ...]:
         """http, http on another port, stream."""
-        return tuple(Target("127.0.0.1", port) for port in self.ports[:3])
+        return tuple(Target("127.0.0.1", port) for port in self.nginx.ports)
 
     @property
     def own_target(self) -> Target:
         """A server called own.test, alone on its port."""
-        return Target("127.0.0.1", self.ports[3])
+        return Target("127.0.0.1", self.reader.ports[0])
 
     @property
     def plain_port(self) -> int:
         """Without TLS, for `locations`."""
-        return self.ports[4]
+        return self.reader.ports[1]
 
     @property
-    def config(self) -> str:
-        # Debian's modules are files of their own; another nginx has them built in.
-        loads = "\n".join(f"load_module {module};" for module in _MODULES if OTHER_NGINX is None)
-        user = "user www-data;" if os.geteuid() == 0 else ""
-        tls = f"""\
-    ssl_certificate {self.certificate};
-    ssl_certificate_key {self.certificate};
-    ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_session_timeout 1h;
-    ssl_session_cache off;
-    {f"ssl_session_ticket_key {self._cold};" if self.cold_key else ""}"""
-        temps = "\n".join(
-            f"    {kind}_temp_path {self.directory}/{kind};"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        # reuseport: else one worker may take every connection that a test makes.
-        return f"""\
-{loads}
-{user}
-env LUA_PATH; # of another nginx; a binary upgrade would forget it
-worker_processes {WORKERS};
-pid {self.directory}/pid;
-error_log {self.log} notice;
-events {{ worker_connections 500; }}
-http {{
-    access_log off;
-    keepalive_timeout 60s;
-    proxy_cache_path {self.directory}/cache keys_zone=cache:1m; # has helper processes, which run init_worker too
-{temps}
-{tls}
-    lua_package_path "{LUA}/?.lua;;";
-    init_worker_by_lua_block {{
-        {self.before}
-        require("keyrotd").start {{
-            key_file = "{self.key_file}", ack_dir = "{self.acks_directory}",
-            poll = {self.poll_ms / 1000}, {self.options}
-        }}
-        {self.after}
-    }}
-    server {{
-        listen 127.0.0.1:{self.ports[0]} ssl reuseport;
-        server_name localhost;
-        return 200 "name={self.name} resumed=$ssl_session_reused pid=$pid\\n";
-    }}
-    server {{
-        listen 127.0.0.1:{self.ports[0]} ssl;
-        server_name other.test;
-        return 200 "name={self.name} resumed=$ssl_session_reused pid=$pid\\n";
-    }}
-    server {{
-        listen 127.0.0.1:{self.ports[1]} ssl reuseport;
-        server_name second.test;
-        return 200 "name={self.name} resumed=$ssl_session_reused pid=$pid\\n";
-    }}
-    {f"server {{ listen 127.0.0.1:{self.plain_port}; {self.locations} }}" if self.locations else ""}
-    server {{
-        listen 127.0.0.1:{self.ports[3]} ssl reuseport;
-        server_name own.test;
-        return 200 "name={self.name} resumed=$ssl_session_reused pid=$pid\\n";
-    }}
-}}
-stream {{
-{tls}
-    server {{
-        listen 127.0.0.1:{self.ports[2]} ssl reuseport;
-        return "name={self.name} resumed=$ssl_session_reused pid=$pid\\n";
-    }}
-}}
-"""
+    def key_file(self) -> Path:
+        return self.nginx.key_file
 
     def start(self) -> None:
-        """Return once every worker has said what it holds."""
-        self.launch()
-        wait_until(lambda: len(self.acks()) == WORKERS or self._master_ended, f"{self.name} has {WORKERS} workers")
-        assert not self._master_ended, self.log.read_text()[-2000:]
-
-    def launch(self) -> None:
-        """Return once it takes connections."""
-        config = self.directory / "nginx.conf"
-        config.write_text(self.config)
-        # Only a daemon obeys USR2: a master whose parent lives takes itself for a new binary.
-        daemon = "on" if self.daemon else "off"
-        paths = ["-c", str(config), "-p", str(self.directory), "-e", str(self.log)]
-        argv = [str(_find_nginx()), *paths, "-g", f"daemon {daemon};"]
-        self._master = start_child(argv, log=self.log)
-        wait_until(lambda: _listens(self.ports[0]) or self._master_ended, f"{self.name} listens")
-
-    def stop(self) -> None:
-        if self._master is not None:
-            stop_child(self._master)
-            self._master = None
-        with suppress(OSError, ValueError):  # a daemon is nobody's child
-            os.kill(self.pid, signal.SIGTERM)
-            wait_until(lambda: not (self.directory / "pid").exists(), f"{self.name} ends")
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-    @property
-    def pid(self) -> int:
-        """The master's."""
-        return int((self.directory / "pid").read_text())
+        """Return once every worker has looked."""
+        self.nginx.start()
+        wait_until(lambda: len(self.acks()) == WORKERS, f"{self.nginx.name} has {WORKERS} workers")
 
     def install(self, window: Window) -> int:
         """Write it and wait for every worker; how long the last one took, in ms."""
@@ -266,28 +187,29 @@ stream {{
 
     def wait_for(self, window: Window) -> None:
         wait_until(
-            lambda: [ack.digest for ack in self.acks()] == [window.digest] * WORKERS, f"{self.name} has the window"
+            lambda: [ack.digest for ack in self.acks()] == [window.digest] * WORKERS,
+            f"{self.nginx.name} has epoch {window.epoch}",
         )
 
     def wait_for_fault(self, fault: str | None) -> None:
-        wait_until(lambda: [ack.fault for ack in self.acks()] == [fault] * WORKERS, f"{self.name} says {fault}")
+        wait_until(lambda: [ack.fault for ack in self.acks()] == [fault] * WORKERS, f"{self.nginx.name} says {fault}")
+
+    def wait_for_polls(self) -> None:
+        """Three more of each worker."""
+        since = {ack.pid: ack.touched_at for ack in self.acks()}
+        wait_until(
+            lambda: all(ack.touched_at >= since[ack.pid] + 3 * ack.poll_ms for ack in self.acks()), "three more polls"
+        )
 
     def acks(self) -> tuple[acks.Ack, ...]:
         """What processes that exist have said."""
-        found = acks.living(self.acks_directory, now_at())
+        found = acks.living(self.nginx.ack_dir, now_at())
         return tuple(ack for ack in found if Path(f"/proc/{ack.pid}").exists())
 
     @property
     def workers(self) -> tuple[int, ...]:
+        """Who has said something."""
         return tuple(ack.pid for ack in self.acks())
-
-    def said(self, words: str) -> int:
-        """How often its log has them."""
-        return self.log.read_text(errors="replace").count(words)
-
-    @property
-    def _master_ended(self) -> bool:
-        return not self.daemon and (self._master is None or self._master.poll() is not None)
 
 
 @dataclass
@@ -325,19 +247,22 @@ class Stage:
     def __post_init__(self) -> None:
         self.directory.chmod(0o755)
         self.ca, self.certificate = new_authority(datetime.now(UTC)).write(
-            self.directory, "localhost", "other.test", "second.test", "own.test", "127.0.0.1"
+            self.directory, "localhost", "other.test", "own.test", "127.0.0.1"
         )
 
-    def site(self, name: str, *, window: Window | None = None, options: str = "", cold_key: bool = True) -> Site:
+    def site(self, name: str, window: Window | None = None, *, options: str = "", cold_key: bool = True) -> Site:
         """One more, not started yet; with a window in its key file if one is given."""
-        site = Site(name, self.directory / name, self.certificate, options=options, cold_key=cold_key)
+        reader = Reader(options=options, cold_key=cold_key)
+        # Workers of a user that is not the master's, as in production.
+        nginx = Nginx(name, self.directory / name, self.certificate, _find_nginx(), reader, user="www-data")
+        site = Site(nginx, reader)
         if window is not None:
             site.write(window.content)
         self.sites.append(site)
         return site
 
     def started(self, name: str, window: Window | None = None, *, options: str = "", cold_key: bool = True) -> Site:
-        site = self.site(name, window=window, options=options, cold_key=cold_key)
+        site = self.site(name, window, options=options, cold_key=cold_key)
         site.start()
         return site
 
@@ -359,28 +284,23 @@ def staged() -> Iterator[Stage]:
             yield stage
         finally:
             for site in stage.sites:
-                site.stop()
+                site.nginx.stop()
         for site in stage.sites:
-            assert _accidents(site) == []
+            assert _accidents(site.nginx.log) == []
 
 
 def _find_nginx() -> Path:
     return debian_nginx_lua() if OTHER_NGINX is None else Path(OTHER_NGINX)
 
 
-def _accidents(site: Site) -> list[str]:
-    lines = site.log.read_text(errors="replace").splitlines() if site.log.exists() else []
+def _accidents(log: Path) -> list[str]:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     # Whoever kills a worker means it.
     return [
         line
         for line in lines
         if ("[alert]" in line and "exited on signal 9" not in line) or "the reader itself failed" in line
     ]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as line:
-        return line.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _shaken(answer: Handshake | Fault) -> Handshake:

@@ -57,6 +57,11 @@ def debian_nginx_lua() -> Path:
     return _wanted("debian_nginx_lua")
 
 
+def luacheck() -> Path:
+    """The luacheck command."""
+    return _wanted("luacheck")
+
+
 def luajit() -> Path:
     """The luajit command, to run Lua without a server."""
     return _wanted("luajit")
@@ -204,6 +209,7 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
             _find_debian_nginx_lua,
             "apt-get install nginx libnginx-mod-http-lua libnginx-mod-stream",
         ),
+        "luacheck": _Probe("the luacheck command", lambda: _on_path("luacheck"), "apt-get install lua-check"),
         "luajit": _Probe("the luajit command", lambda: _on_path("luajit"), "apt-get install luajit2"),
         "c_compiler": _Probe("a C compiler", lambda: _on_path("gcc"), "apt-get install gcc"),
         "clang": _Probe("clang 14", lambda: _on_path("clang-14"), "apt-get install clang-14 libclang-rt-14-dev"),

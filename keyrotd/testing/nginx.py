@@ -207,7 +207,9 @@ class Nginx:
 
     @property
     def argv(self) -> tuple[str, ...]:
-        return (str(self.exe), "-p", str(self.directory), "-c", str(self.directory / "nginx.conf"))
+        # -e: what it says before it knows its configuration goes to the same place.
+        paths = ("-p", str(self.directory), "-c", str(self.directory / "nginx.conf"), "-e", str(self.log))
+        return (str(self.exe), *paths)
 
     @property
     def config(self) -> str:
@@ -288,12 +290,12 @@ stream {{
 
     @property
     def workers(self) -> tuple[int, ...]:
-        """The master's children, by their pids."""
+        """Those of the master's children that serve, by their pids: not the managers of caches."""
         try:
             text = Path(f"/proc/{self.master}/task/{self.master}/children").read_text("ascii")
         except OSError:
             return ()
-        return tuple(sorted(map(int, text.split())))
+        return tuple(sorted(pid for pid in map(int, text.split()) if _is_worker(pid)))
 
     def said(self, words: str) -> int:
         """How often its log has them."""
@@ -314,6 +316,13 @@ stream {{
         assert self._child is not None
         code = self._child.poll()
         return code is not None and not (self.daemon and code == 0)
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _in_process(key_file: Path, ack_dir: Path) -> str:

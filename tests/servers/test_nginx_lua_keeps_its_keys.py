@@ -27,7 +27,7 @@ def stage() -> Iterator[Stage]:
 
 def _reload(site: Site) -> None:
     before = site.workers
-    site.signal(signal.SIGHUP)
+    site.nginx.signal(signal.SIGHUP)
     wait_until(lambda: len(site.workers) == WORKERS and not set(site.workers) & set(before), "new workers, only they")
 
 
@@ -38,25 +38,25 @@ def _kill_a_worker(site: Site) -> None:
 
 
 def _restart(site: Site) -> None:
-    site.stop()
+    site.nginx.stop()
     site.start()
 
 
 def _upgrade(site: Site) -> None:
-    old = site.pid
-    site.signal(signal.SIGUSR2)
+    old = site.nginx.master
+    site.nginx.signal(signal.SIGUSR2)
     wait_until(lambda: len(site.workers) == 2 * WORKERS, "the new binary's workers are there too")
     os.kill(old, signal.SIGQUIT)
     wait_until(lambda: len(site.workers) == WORKERS, "the old binary's workers are gone")
-    assert {ack.parent for ack in site.acks()} == {site.pid} != {old}
+    assert {ack.parent for ack in site.acks()} == {site.nginx.master} != {old}
 
 
 @pytest.mark.parametrize("happens", [_reload, _kill_a_worker, _restart, _upgrade])
 def test_the_window_is_there_before_the_first_connection_after(stage: Stage, happens: Callable[[Site], None]) -> None:
     """Tickets from before resume on every worker, and what came into the file meanwhile is taken."""
     first = new_window()
-    site = stage.site("a", window=first)
-    site.daemon = happens is _upgrade
+    site = stage.site("a", first)
+    site.nginx.daemon = happens is _upgrade
     site.start()
     clients = [stage.client(version) for version in BOTH_VERSIONS]
     shakes = [[client.visit(target) for target in site.targets] for client in clients]
@@ -95,11 +95,11 @@ def test_a_file_that_is_not_good_changes_nothing_and_is_said_once(
 
     spoil(site, window.rotated())
     site.wait_for_fault(fault)
-    _wait_for_polls(site)
+    site.wait_for_polls()
 
     _nothing_changed(site, window, client, shake)
-    assert site.said(f"{site.key_file}: {fault}") == WORKERS
-    assert site.said("epoch 7 stays") == WORKERS
+    assert site.nginx.said(f"{site.key_file}: {fault}") == WORKERS
+    assert site.nginx.said("epoch 7 stays") == WORKERS
     site.install(window.rotated())
     site.wait_for_fault(None)
 
@@ -107,8 +107,8 @@ def test_a_file_that_is_not_good_changes_nothing_and_is_said_once(
 def test_a_failure_of_the_reader_itself_leaves_the_keys_and_is_said_once(stage: Stage) -> None:
     """As after an upgrade of a library that it rests on; the next window is taken."""
     window = new_window()
-    site = stage.site("a", window=window)
-    site.before = """
+    site = stage.site("a", window)
+    site.reader.before = """
         local keyfile, parses = require "keyrotd.keyfile", 0
         local parse = keyfile.parse
         keyfile.parse = function(...)
@@ -120,23 +120,23 @@ def test_a_failure_of_the_reader_itself_leaves_the_keys_and_is_said_once(stage: 
     lost = window.rotated()
 
     site.write(lost.content)
-    wait_until(lambda: site.said(_FAILED) == WORKERS, "both workers say so")
-    _wait_for_polls(site)
+    wait_until(lambda: site.nginx.said(_FAILED) == WORKERS, "both workers say so")
+    site.wait_for_polls()
 
     assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name
-    assert site.said(_FAILED) == WORKERS
+    assert site.nginx.said(_FAILED) == WORKERS
     assert [memory(pid).count(lost.keys[1].secrets(Scheme.AES256).aes) for pid in site.workers] == [0] * WORKERS
     site.install(lost.rotated())
-    site.log.write_text("")  # it was meant
+    site.nginx.log.write_text("")  # it was meant
 
 
 def test_an_unwritable_acknowledgement_is_said_and_keys_go_in(stage: Stage) -> None:
     window = new_window()
-    site = stage.site("a", window=window)
-    site.acks_directory.rmdir()
+    site = stage.site("a", window)
+    site.nginx.ack_dir.rmdir()
 
-    site.launch()
-    wait_until(lambda: site.said("cannot be written (No such file or directory)") == WORKERS, "both say so")
+    site.nginx.start()
+    wait_until(lambda: site.nginx.said("cannot be written (No such file or directory)") == WORKERS, "both say so")
 
     assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name
 
@@ -146,18 +146,18 @@ def test_who_leaves_takes_the_acknowledgement_along(stage: Stage, number: signal
     """Whether nginx stops at once or serves what it has first."""
     site = stage.started("a", new_window())
 
-    site.signal(number)
-    wait_until(lambda: not (site.directory / "pid").exists(), "nginx has ended")
+    site.nginx.signal(number)
+    wait_until(lambda: not (site.nginx.directory / "pid").exists(), "nginx has ended")
 
-    assert list(site.acks_directory.iterdir()) == []
+    assert list(site.nginx.ack_dir.iterdir()) == []
 
 
 def test_a_second_start_is_refused(stage: Stage) -> None:
-    site = stage.site("a", window=new_window())
-    site.after = 'require("keyrotd").start { key_file = "/another", ack_dir = "/another" }'
+    site = stage.site("a", new_window())
+    site.reader.after = 'require("keyrotd").start { key_file = "/another", ack_dir = "/another" }'
 
     site.start()
-    wait_until(lambda: site.said("start is called twice") == WORKERS, "both workers say so")
+    wait_until(lambda: site.nginx.said("start is called twice") == WORKERS, "both workers say so")
 
     assert [ack.fault for ack in site.acks()] == [None] * WORKERS
 
@@ -170,10 +170,3 @@ def _nothing_changed(site: Site, window: Window, client: Client, shake: Handshak
     assert [ack.digest for ack in site.acks()] == [window.digest] * WORKERS
     assert client.sealed_by(site.targets[0]) == window.keys[0].name
     assert [client.resumes(shake, site.targets[0]) for _ in range(_MANY)] == [True] * _MANY
-
-
-def _wait_for_polls(site: Site) -> None:
-    since = {ack.pid: ack.touched_at for ack in site.acks()}
-    wait_until(
-        lambda: all(ack.touched_at >= since[ack.pid] + 3 * site.poll_ms for ack in site.acks()), "three more polls"
-    )

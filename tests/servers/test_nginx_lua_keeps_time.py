@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from keyrotd.testing.children import wait_until
-from keyrotd.tls.handshake import Version
-from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Stage, Window, boot_ms, new_window, staged
+from keyrotd.tls.handshake import Handshake, Version
+from keyrotd.tls.target import Target
+from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Client, Stage, Window, boot_ms, new_window, staged
 
 pytestmark = pytest.mark.debian
 
@@ -22,30 +23,29 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-@pytest.mark.parametrize("version", BOTH_VERSIONS)
-def test_keys_end_at_their_bounds_without_a_poll(stage: Stage, version: Version) -> None:
+def test_keys_end_at_their_bounds_without_a_poll(stage: Stage) -> None:
     """Past the first a worker seals with a key of its own and opens the file's; past the second nothing opens."""
     site = stage.site("a")
-    site.poll_ms = _SLOW_POLL_MS
-    window = new_window().bounded(seals_ms=1_500, opens_ms=3_000)
+    site.reader.poll_ms = _SLOW_POLL_MS
+    window = new_window().bounded(seals_ms=1_500, opens_ms=3_500)
     site.write(window.content)
     site.start()
-    client, target = stage.client(version), site.targets[0]
-    shake = client.visit(target)
-    assert shake.key_name == window.keys[0].name
+    clients, target = [stage.client(version) for version in BOTH_VERSIONS], site.targets[0]
+    shakes = [client.visit(target) for client in clients]
+    assert {shake.key_name for shake in shakes} == {window.keys[0].name}
     assert boot_ms() < _bounds(window)[0]
 
     _wait_for_boot_ms(_bounds(window)[0])
-    sealed_by = {client.sealed_by(target) for _ in range(2 * _MANY)}
-    opened = [client.resumes(shake, target) for _ in range(_MANY)]
+    sealed_by = {client.sealed_by(target) for client in clients for _ in range(_MANY)}
+    opened = _resumed(clients, shakes, target)
     assert boot_ms() < _bounds(window)[1]
     assert len(sealed_by) == WORKERS, "each worker has a key that nobody shares"
     assert not sealed_by & window.names
-    assert opened == [True] * _MANY
+    assert opened == {True}
     assert [(ack.digest, ack.seals, ack.fault) for ack in site.acks()] == [(window.digest, None, None)] * WORKERS
 
     _wait_for_boot_ms(_bounds(window)[1])
-    assert [client.resumes(shake, target) for _ in range(_MANY)] == [False] * _MANY
+    assert _resumed(clients, shakes, target) == {False}
     assert [(ack.digest, ack.seals, ack.fault) for ack in site.acks()] == [(None, None, "expired")] * WORKERS
 
 
@@ -89,6 +89,11 @@ def test_bounds_may_move_under_the_same_keys(stage: Stage) -> None:
     site.install(window.bounded(seals_ms=60_000, opens_ms=120_000))
 
     assert client.sealed_by(target) == window.keys[0].name
+
+
+def _resumed(clients: list[Client], shakes: list[Handshake], target: Target) -> set[bool]:
+    pairs = zip(clients, shakes, strict=True)
+    return {client.resumes(shake, target) for client, shake in pairs for _ in range(_MANY)}
 
 
 def _bounds(window: Window) -> tuple[int, int]:

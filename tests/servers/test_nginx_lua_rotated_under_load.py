@@ -40,10 +40,12 @@ def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(stage: St
         _clients(stage, [site.targets[2] for site in sites]),
     ]
     with ExitStack() as stack:
-        visitors = [Visitor(site.ports[0], stage.ca) for site in sites]
+        visitors = [Visitor(site.nginx.port, stage.ca) for site in sites]
         for visitor in visitors:
             stack.callback(visitor.leave)
-        before = [(site.pid, site.workers, visitor.pid()) for site, visitor in zip(sites, visitors, strict=True)]
+        before = [
+            (site.nginx.master, site.workers, visitor.pid()) for site, visitor in zip(sites, visitors, strict=True)
+        ]
         took_ms = []
         for crowd in crowds:
             stack.enter_context(crowd.hammering())
@@ -55,7 +57,9 @@ def test_rotations_under_load_orphan_no_ticket_and_touch_no_connection(stage: St
             for site in sites:
                 site.wait_for(window)
             took_ms.append(now_at() - began_at)
-            after = [(site.pid, site.workers, visitor.pid()) for site, visitor in zip(sites, visitors, strict=True)]
+            after = [
+                (site.nginx.master, site.workers, visitor.pid()) for site, visitor in zip(sites, visitors, strict=True)
+            ]
             assert after == before
 
     print(f"\nwritten to installed in all workers: median {statistics.median(took_ms)} ms, worst {max(took_ms)}")

@@ -38,7 +38,7 @@ def test_a_ticket_of_one_nginx_resumes_on_every_worker_of_another(
 
         assert shake.key_name == window.keys[0].name
         assert [client.resumes(shake, theirs) for _ in range(_MANY)] == [True] * _MANY
-    assert client.resumes(client.visit(a.targets[0], "other.test"), b.targets[1], "second.test")
+    assert client.resumes(client.visit(a.targets[0], "other.test"), b.targets[1], "localhost")
     assert [(ack.contexts, ack.fault) for ack in (*a.acks(), *b.acks())] == [(5, None)] * 4
 
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_meant_is_refused_and_nginx_goes_on(stage: Stage, options
 
     site.wait_for_fault("layout")
 
-    assert site.said(words) == len(site.workers)
+    assert site.nginx.said(words) == len(site.workers)
     assert stage.client(Version.TLS13).visit(site.targets[0]).session is not None
 
 
@@ -120,10 +120,10 @@ def test_what_cannot_be_meant_is_refused_and_nginx_goes_on(stage: Stage, options
     ],
 )
 def test_wrong_options_are_said_and_nginx_goes_on(stage: Stage, options: str, words: str) -> None:
-    site = stage.site("a", window=new_window(), options=options)
+    site = stage.site("a", new_window(), options=options)
 
-    site.launch()
-    wait_until(lambda: site.said(words) == 2, "both workers say what is wrong")
+    site.nginx.start()
+    wait_until(lambda: site.nginx.said(words) == 2, "both workers say what is wrong")
 
     assert stage.client(Version.TLS13).visit(site.targets[0]).session is not None
     assert site.acks() == ()
@@ -155,15 +155,15 @@ _ANOTHER_KEY = """
 )
 def test_an_nginx_that_is_not_known_is_left_alone(stage: Stage, before: str, words: str) -> None:
     window = new_window()
-    site = stage.site("a", window=window)
-    site.before = before
+    site = stage.site("a", window)
+    site.reader.before = before
     site.start()
 
     assert [ack.fault for ack in site.acks()] == ["layout"] * 2
     assert stage.client(Version.TLS13).sealed_by(site.targets[0]) not in window.names
     site.write(window.rotated().content)
     wait_until(lambda: all(ack.touched_at > now_at() - POLL_MS for ack in site.acks()), "it still says that it lives")
-    assert site.said(words) == 2
+    assert site.nginx.said(words) == 2
 
 
 def test_the_first_good_file_is_taken_without_a_restart(stage: Stage) -> None:
