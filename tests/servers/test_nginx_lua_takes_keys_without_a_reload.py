@@ -6,7 +6,7 @@ import pytest
 
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Version
-from tests.nginx_lua import BOTH_VERSIONS, POLL_MS, Stage, new_window, staged
+from tests.nginx_lua import BOTH_VERSIONS, POLL_MS, WORKERS, Stage, new_window, staged
 from tests.scenes import now_at
 
 pytestmark = pytest.mark.debian
@@ -94,6 +94,34 @@ def test_stream_is_left_alone_where_that_is_asked(stage: Stage) -> None:
     assert client.sealed_by(site.targets[0]) == window.keys[0].name
 
 
+def test_servers_without_a_key_of_their_own_are_named(stage: Stage) -> None:
+    """What was forgotten for stream is said, and http has the file's keys all the same."""
+    window = new_window()
+    site = stage.site("a", window)
+    site.nginx.amend = _without_a_key_for_stream
+
+    site.start()
+
+    client = stage.client(Version.TLS13)
+    assert site.nginx.said("servers without a ssl_session_ticket_key: 1") == WORKERS
+    assert client.sealed_by(site.targets[0]) == window.keys[0].name
+    assert client.sealed_by(site.targets[2]) not in window.names
+    assert [ack.contexts for ack in site.acks()] == [4] * WORKERS
+
+
+def test_a_server_behind_one_that_wants_no_tickets_seals_with_the_files_keys(stage: Stage) -> None:
+    """OpenSSL asks the listener's default server, also for those whose own tickets are on."""
+    window = new_window()
+    site = stage.site("a", window)
+    site.nginx.amend = lambda text: text.replace(
+        "server_name localhost;", "server_name first.test; ssl_session_tickets off;", 1
+    ).replace("server_name other.test;", "server_name localhost;")
+
+    site.start()
+
+    assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -178,3 +206,8 @@ def test_the_first_good_file_is_taken_without_a_restart(stage: Stage) -> None:
 
     assert client.sealed_by(site.targets[0]) == window.keys[0].name
     assert [ack.fault for ack in site.acks()] == [None, None]
+
+
+def _without_a_key_for_stream(text: str) -> str:
+    http, stream = text.split("\nstream {")
+    return http + "\nstream {" + stream.replace("ssl_session_ticket_key", "# ssl_session_ticket_key")

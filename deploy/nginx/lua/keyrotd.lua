@@ -166,6 +166,10 @@ function Worker:install(window)
     if self.contexts:ready(function() return self:chance() end) == 0 then
         return self:refuse("layout", "no server has a ssl_session_ticket_key, and take_all is not set")
     end
+    if self.contexts:lacking() > 0 then
+        self:complain("lacking", "servers without a ssl_session_ticket_key: " .. self.contexts:lacking()
+            .. ". Keys that nobody shares or rotates seal there; give them one, or set take_all")
+    end
     local records = self.reader.buffer + keyfile.HEAD_BYTES
     for i = 1, window.count do
         self.contexts:fill(self.slots[i], records + (i - 1) * keyfile.RECORD_BYTES)

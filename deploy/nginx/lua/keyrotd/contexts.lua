@@ -226,6 +226,11 @@ function Contexts:count()
     return #self.arrays
 end
 
+-- How many contexts are left with keys of OpenSSL's own.
+function Contexts:lacking()
+    return #self.without
+end
+
 -- So many keys as nginx keeps them, none of them filled.
 function Contexts:slots(count)
     return ffi.cast(ffi.typeof(self.layout.key .. " *"), memory.hold(count * self.key_bytes))
