@@ -3,24 +3,20 @@
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from keyrotd.servers import acks, files
 from keyrotd.testing.certificates import new_authority
-from keyrotd.testing.children import wait_until
 from keyrotd.testing.nginx import ByModule, Nginx
 from keyrotd.tls.handshake import Trust, Version
-from keyrotd.tls.target import Target
 from tests import servers_found
-from tests.nginx_lua import Client, Window
-from tests.scenes import now_at, short_directory
+from tests.nginx_sites import Client, Site, Window, accidents
+from tests.scenes import short_directory
 
 DEPLOY = Path(__file__).parents[1] / "deploy" / "nginx"
-WORKERS = 2
 POLL_MS = 50
 
 _BUILDS = tempfile.TemporaryDirectory(prefix="keyrotd-nginx-module-")
@@ -70,56 +66,6 @@ def _built(exe: Path, cflags: str) -> Path:
 
 
 @dataclass
-class Site:
-    """One nginx, and its key file in our hands."""
-
-    nginx: Nginx
-
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """http, http on another port, stream."""
-        return tuple(Target("127.0.0.1", port) for port in self.nginx.ports)
-
-    @property
-    def key_file(self) -> Path:
-        return self.nginx.key_file
-
-    def start(self) -> None:
-        """Return once every worker has looked."""
-        self.nginx.start()
-        wait_until(lambda: len(self.acks()) == WORKERS, f"{self.nginx.name} has {WORKERS} workers")
-
-    def install(self, window: Window) -> int:
-        """Write it and wait for every worker; how long the last one took, in ms."""
-        began_at = now_at()
-        self.write(window.content)
-        self.wait_for(window)
-        return now_at() - began_at
-
-    def write(self, content: bytes, mode: int = 0o644) -> None:
-        files.write(self.key_file, content, files.Access(mode=mode))
-
-    def wait_for(self, window: Window) -> None:
-        wait_until(
-            lambda: [ack.digest for ack in self.acks()] == [window.digest] * WORKERS,
-            f"{self.nginx.name} has epoch {window.epoch}",
-        )
-
-    def wait_for_fault(self, fault: str | None) -> None:
-        wait_until(lambda: [ack.fault for ack in self.acks()] == [fault] * WORKERS, f"{self.nginx.name} says {fault}")
-
-    def wait_for_polls(self) -> None:
-        """Three more of each worker."""
-        since = {ack.pid: ack.touched_at for ack in self.acks()}
-        wait_until(
-            lambda: all(ack.touched_at >= since[ack.pid] + 3 * ack.poll_ms for ack in self.acks()), "three more polls"
-        )
-
-    def acks(self) -> tuple[acks.Ack, ...]:
-        return acks.living(self.nginx.ack_dir, now_at())
-
-
-@dataclass
 class Stage:
     """Sites in one directory, under one certificate, and clients who trust it."""
 
@@ -163,11 +109,3 @@ def staged() -> Iterator[Stage]:
                 site.nginx.stop()
         for site in stage.sites:
             assert accidents(site.nginx.log) == []
-
-
-def accidents(log: Path) -> list[str]:
-    """What no nginx should ever say; whoever kills a worker means it."""
-    with suppress(FileNotFoundError):
-        lines = log.read_text(errors="replace").splitlines()
-        return [line for line in lines if "[alert]" in line and "exited on signal 9" not in line]
-    return []

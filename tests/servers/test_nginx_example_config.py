@@ -4,7 +4,7 @@ import os
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,58 @@ from keyrotd.servers.port import Driver
 from keyrotd.testing.certificates import new_authority
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.driver import rotated, some_keys
-from keyrotd.testing.nginx import ByFiles, Nginx
+from keyrotd.testing.nginx import ByFiles, ByLua, Nginx
 from keyrotd.tls.handshake import Trust, Version
 from keyrotd.tls.target import Target
 from tests import servers_found
-from tests.nginx_lua import Client
 from tests.nginx_module import module
+from tests.nginx_sites import Client, new_window
 from tests.scenes import short_directory
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "nginx"
 README = (FOLDER / "README.md").read_text("utf-8")
+BY_LUA = (FOLDER / "keyrotd-lua.conf").read_text("utf-8")
 BY_MODULE = (FOLDER / "keyrotd-module.conf").read_text("utf-8")
 BY_FILES = (FOLDER / "keyrotd-files.conf").read_text("utf-8")
 
 
-@pytest.mark.parametrize("example", [BY_MODULE, BY_FILES], ids=["by module", "by files"])
+@pytest.mark.parametrize("example", [BY_LUA, BY_MODULE, BY_FILES], ids=["by Lua", "by module", "by files"])
 def test_the_readme_shows_the_lines_of_the_example(example: str) -> None:
     lines = [line for line in example.splitlines() if not line.startswith("#")]
 
     assert "\n".join(["   ```nginx", *(f"   {line}" for line in lines), "   ```"]) in README
+
+
+@dataclass(frozen=True)
+class ByExample(ByLua):
+    """The lines as they stand, but for their paths."""
+
+    def servers(self, home: Path) -> str:  # noqa: ARG002 - the lines have it
+        return ""
+
+    def http(self, home: Path) -> str:
+        (home / "cold.key").write_bytes(os.urandom(80))
+        lines = BY_LUA.replace("/usr/local/share/keyrotd/deploy/nginx/lua", str(self.lua))
+        lines = lines.replace("/etc/nginx/cold.key", f"{home}/cold.key").replace("/run/keyrotd-nginx", f"{home}/acks")
+        return lines.replace("/run/keyrotd/nginx.keys", str(self.key_file(home)))
+
+
+@pytest.mark.debian
+def test_nginx_takes_keys_by_the_lua_lines() -> None:
+    window = new_window()
+    with short_directory() as directory:
+        directory.chmod(0o755)
+        ca, certificate = new_authority(datetime.now(UTC)).write(directory)
+        exe = servers_found.debian_nginx_lua()
+        nginx = Nginx("a", directory / "a", certificate, exe, ByExample(FOLDER / "lua"))
+        nginx.amend = lambda text: text.replace("ssl_session_timeout 1h;", "", 1)  # the lines have one
+        nginx.key_file.write_bytes(window.content)
+
+        nginx.start()
+        sealed_by = Client(Trust(ca_file=str(ca)), Version.TLS13).sealed_by(Target("127.0.0.1", nginx.port))
+        nginx.stop()
+
+    assert sealed_by == window.keys[0].name
 
 
 @pytest.mark.debian

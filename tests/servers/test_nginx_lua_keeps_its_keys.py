@@ -11,7 +11,9 @@ import pytest
 from keyrotd.core.stek import Scheme
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Handshake, Version
-from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Client, Site, Stage, Window, memory, new_window, staged
+from tests.nginx_lua import Site, Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, Client, Window, new_window
+from tests.process_memory import writable
 
 pytestmark = pytest.mark.debian
 
@@ -125,7 +127,7 @@ def test_a_failure_of_the_reader_itself_leaves_the_keys_and_is_said_once(stage: 
 
     assert stage.client(Version.TLS13).sealed_by(site.targets[0]) == window.keys[0].name
     assert site.nginx.said(_FAILED) == WORKERS
-    assert [memory(pid).count(lost.keys[1].secrets(Scheme.AES256).aes) for pid in site.workers] == [0] * WORKERS
+    assert [writable(pid).count(lost.keys[1].secrets(Scheme.AES256).aes) for pid in site.workers] == [0] * WORKERS
     site.install(lost.rotated())
     site.nginx.log.write_text("")  # it was meant
 

@@ -7,7 +7,8 @@ import pytest
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Handshake, Version
 from keyrotd.tls.target import Target
-from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Client, Stage, Window, boot_ms, new_window, staged
+from tests.nginx_lua import Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, Client, Window, boot_ms, new_window
 
 pytestmark = pytest.mark.debian
 

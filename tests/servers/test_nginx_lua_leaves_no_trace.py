@@ -4,12 +4,13 @@ import hashlib
 import os
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from keyrotd.core.stek import Scheme, Stek
-from tests.nginx_lua import BOTH_VERSIONS, WORKERS, Site, Stage, mappings, memory, new_window, staged
+from keyrotd.core.stek import Scheme
+from tests.nginx_lua import Site, Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, new_window
+from tests.process_memory import copies, flags_where, writable
 
 pytestmark = pytest.mark.debian
 
@@ -47,8 +48,8 @@ def test_retired_keys_are_gone_once_the_new_window_is_acknowledged(stage: Stage,
     live = [key for key in retired if key.name in window.names]
     gone = [key for key in retired if key.name not in window.names]
     for worker in site.workers:
-        assert _copies(worker, live) == {key.name.hex(): (1, 1) for key in live}
-        assert _copies(worker, gone) == {key.name.hex(): (0, 0) for key in gone}
+        assert copies(worker, live) == {key.name.hex(): (1, 1) for key in live}
+        assert copies(worker, gone) == {key.name.hex(): (0, 0) for key in gone}
 
 
 def test_keys_are_kept_out_of_core_dumps(stage: Stage) -> None:
@@ -57,7 +58,7 @@ def test_keys_are_kept_out_of_core_dumps(stage: Stage) -> None:
     site = stage.started("a", window)
 
     for worker in site.workers:
-        assert "dd" in _flags_where(worker, window.keys[0].secrets(Scheme.AES256).aes)
+        assert "dd" in flags_where(worker, window.keys[0].secrets(Scheme.AES256).aes)
 
 
 def test_nothing_is_left_of_a_refused_file(stage: Stage) -> None:
@@ -68,7 +69,7 @@ def test_nothing_is_left_of_a_refused_file(stage: Stage) -> None:
     site.wait_for_fault("bad-digest")
 
     for worker in site.workers:
-        assert set(_copies(worker, spoilt.keys).values()) == {(0, 0)}
+        assert set(copies(worker, spoilt.keys).values()) == {(0, 0)}
 
 
 def test_expired_keys_are_gone_with_their_bound(stage: Stage) -> None:
@@ -78,14 +79,14 @@ def test_expired_keys_are_gone_with_their_bound(stage: Stage) -> None:
     site.wait_for_fault("expired")
 
     for worker in site.workers:
-        assert set(_copies(worker, window.keys).values()) == {(0, 0)}
+        assert set(copies(worker, window.keys).values()) == {(0, 0)}
 
 
 def test_the_cold_key_is_gone_from_a_worker_that_has_a_window(stage: Stage) -> None:
     site = stage.started("a", new_window())
     secret = (site.nginx.directory / "cold.key").read_bytes()[16:48]
 
-    assert [memory(worker).count(secret) for worker in site.workers] == [0] * WORKERS
+    assert [writable(worker).count(secret) for worker in site.workers] == [0] * WORKERS
 
 
 _STORM = """
@@ -146,17 +147,3 @@ def _use(stage: Stage, site: Site) -> None:
         for target in site.targets:
             shake = client.visit(target)
             assert [client.resumes(shake, target) for _ in range(_MANY)] == [True] * _MANY
-
-
-def _copies(pid: int, keys: tuple[Stek, ...] | list[Stek]) -> dict[str, tuple[int, int]]:
-    """How often a process has the HMAC key and the AES key of each."""
-    held = memory(pid)
-    secrets = [key.secrets(Scheme.AES256) for key in keys]
-    return {one.name.hex(): (held.count(one.hmac), held.count(one.aes)) for one in secrets}
-
-
-def _flags_where(pid: int, secret: bytes) -> list[str]:
-    where = next(span for span, content in mappings(pid) if secret in content)
-    lines = iter(Path(f"/proc/{pid}/smaps").read_text().splitlines())
-    next(line for line in lines if line.startswith(where))
-    return next(line for line in lines if line.startswith("VmFlags:")).split()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from keyrotd.servers import keyfile, layouts
-from tests.nginx_lua import BOOT_ID, LUA, new_window
+from tests.nginx_lua import LUA
+from tests.nginx_sites import BOOT_ID, new_window
 from tests.servers_found import luajit
 
 pytestmark = pytest.mark.debian

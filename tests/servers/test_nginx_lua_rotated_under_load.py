@@ -12,7 +12,8 @@ import pytest
 
 from keyrotd.testing.clients import Clients
 from keyrotd.tls.target import Target
-from tests.nginx_lua import Stage, new_window, staged
+from tests.nginx_lua import Stage, staged
+from tests.nginx_sites import new_window
 from tests.scenes import now_at
 
 pytestmark = pytest.mark.debian

@@ -6,7 +6,8 @@ import pytest
 
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Version
-from tests.nginx_lua import BOTH_VERSIONS, POLL_MS, WORKERS, Stage, new_window, staged
+from tests.nginx_lua import POLL_MS, Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, new_window
 from tests.scenes import now_at
 
 pytestmark = pytest.mark.debian

@@ -12,8 +12,8 @@ import pytest
 from keyrotd.servers import files
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Version
-from tests.nginx_lua import BOTH_VERSIONS, Window, new_window
-from tests.nginx_module import WORKERS, Site, Stage, staged
+from tests.nginx_module import Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, Site, Window, new_window
 
 pytestmark = pytest.mark.debian
 

@@ -6,8 +6,8 @@ import pytest
 
 from keyrotd.testing.children import wait_until
 from keyrotd.tls.handshake import Version
-from tests.nginx_lua import BOTH_VERSIONS, Window, boot_ms, new_window
-from tests.nginx_module import WORKERS, Stage, staged
+from tests.nginx_module import Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, Window, boot_ms, new_window
 
 pytestmark = pytest.mark.debian
 

@@ -12,8 +12,8 @@ import pytest
 
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.nginx import ByModule
-from tests.nginx_lua import BOTH_VERSIONS, Window, new_window
-from tests.nginx_module import Site, Stage, sanitized, staged
+from tests.nginx_module import Stage, sanitized, staged
+from tests.nginx_sites import BOTH_VERSIONS, Site, Window, new_window
 from tests.process_memory import anonymous, copies
 
 pytestmark = pytest.mark.debian

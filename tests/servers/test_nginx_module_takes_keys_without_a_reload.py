@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from keyrotd.tls.handshake import Version
-from tests.nginx_lua import BOTH_VERSIONS, new_window
-from tests.nginx_module import WORKERS, Stage, staged
+from tests.nginx_module import Stage, staged
+from tests.nginx_sites import BOTH_VERSIONS, WORKERS, new_window
 
 pytestmark = pytest.mark.debian
 
