@@ -154,6 +154,15 @@ def test_who_leaves_takes_the_acknowledgement_along(stage: Stage, number: signal
     assert list(site.nginx.ack_dir.iterdir()) == []
 
 
+def test_what_a_killed_worker_left_is_swept_up(stage: Stage) -> None:
+    """Else the next window would wait for it."""
+    site = stage.started("a", new_window())
+
+    _kill_a_worker(site)
+
+    assert {path.name for path in site.nginx.ack_dir.iterdir()} == {str(pid) for pid in site.workers}
+
+
 def test_a_second_start_is_refused(stage: Stage) -> None:
     site = stage.site("a", new_window())
     site.reader.after = 'require("keyrotd").start { key_file = "/another", ack_dir = "/another" }'

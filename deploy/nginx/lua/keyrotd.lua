@@ -111,6 +111,7 @@ function Worker:start()
     self.farewell = ffi.gc(ffi.new("char[1]"), function()
         self.ack:remove()
     end)
+    self.ack:sweep()
     self.wake(false)
 end
 

@@ -11,11 +11,18 @@ ssize_t keyrotd_write(int, const void *, size_t) __asm__("write");
 int keyrotd_rename(const char *, const char *) __asm__("rename");
 int keyrotd_unlink(const char *) __asm__("unlink");
 int keyrotd_utimens(int, const char *, const void *, int) __asm__("utimensat");
+/* glibc's and musl's on 64 bits. */
+typedef struct { uint64_t inode; int64_t at; uint16_t bytes; uint8_t kind; char name[256]; } keyrotd_entry;
+void *keyrotd_opendir(const char *) __asm__("opendir");
+keyrotd_entry *keyrotd_readdir(void *) __asm__("readdir");
+int keyrotd_closedir(void *) __asm__("closedir");
+int keyrotd_kill(int, int) __asm__("kill");
 ]]
 
 local READABLE = 420 -- 0644, whatever the umask: the agent must be able to read it
 local CREATE_FLAGS = 0x1 + 0x40 + 0x80 + 0x80000 -- WRONLY CREAT EXCL CLOEXEC; EXCL follows no link
 local AT_FDCWD, AT_SYMLINK_NOFOLLOW = -100, 0x100
+local ESRCH = 3
 
 local FORM = [[
 keyrotd-ack 1
@@ -39,6 +46,7 @@ local acknowledgement = {}
 
 function acknowledgement.of(directory, pid)
     return setmetatable({
+        directory = directory,
         path = directory .. "/" .. pid,
         temp = directory .. "/." .. pid .. ".tmp",
     }, Acknowledgement)
@@ -74,6 +82,24 @@ function Acknowledgement:say(facts)
     end
     self.said = said
     return true
+end
+
+-- Takes away what processes left that were killed, so that nobody waits for them.
+function Acknowledgement:sweep()
+    local entries = C.keyrotd_opendir(self.directory)
+    if entries == nil then
+        return
+    end
+    local entry = C.keyrotd_readdir(entries)
+    while entry ~= nil do
+        local name = ffi.string(entry.name)
+        local pid = name:find("^[1-9]%d*$") and #name < 10 and tonumber(name)
+        if pid and C.keyrotd_kill(pid, 0) ~= 0 and ffi.errno() == ESRCH then
+            C.keyrotd_unlink(self.directory .. "/" .. name)
+        end
+        entry = C.keyrotd_readdir(entries)
+    end
+    C.keyrotd_closedir(entries)
 end
 
 function Acknowledgement:remove()
