@@ -46,6 +46,7 @@ bool ended = false;
 Phase phase = Phase::NOTHING;
 const char *fault = nullptr; // the word of the acknowledgement
 uint64_t installed_at = 0;   // Unix ms, for people
+uint64_t own_until = 0;      // of the boot clock: when a random key that seals gives way to the next; 0: there is none
 keyrotd_stamp stamp;         // of the file as it was last seen
 unsigned char boot_id[KEYROTD_BOOT_ID_BYTES];
 
@@ -210,6 +211,9 @@ install(Phase next)
   }
   const bool done = TSSslTicketKeyUpdate(reinterpret_cast<char *>(first), count * RECORD) == TS_SUCCESS;
   OPENSSL_cleanse(held.keys, RECORD);
+  // Nobody may come to replace it: it seals no longer than tickets of the file's keys would have opened.
+  const bool known = next != Phase::SEALS && held.seals_until != 0 && held.opens_until > held.seals_until;
+  own_until        = known ? keyrotd_boot_ms() + (held.opens_until - held.seals_until) : 0;
   return done;
 }
 
@@ -253,6 +257,8 @@ look(bool again)
   if (fresh || next != phase || (again && held.count != 0)) {
     enter(next);
     changed = true;
+  } else if (own_until != 0 && now >= own_until) {
+    install(phase);
   }
   if (changed) {
     show_statistics();

@@ -145,6 +145,20 @@ def test_the_instants_come_by_its_own_clock_and_are_said_once(stage: Stage) -> N
     assert stage.visit(stage.node).key_name == steks[0].name
 
 
+def test_a_random_key_seals_no_longer_than_the_files_tickets_would_have_opened(stage: Stage) -> None:
+    """Else it would seal for ever where no agent comes back."""
+    at = CLOCK.boot_ms()
+    stage.install(stage.window(seals_until_ms=at + 100, opens_until_ms=at + 600))
+    wait_until(lambda: ack(stage.node).fault == "expired", "its keys are wiped")
+    random, said = stage.visit(stage.node), words(stage.node)
+
+    wait_until(lambda: stage.visit(stage.node).key_name != random.key_name, "another random key seals")
+
+    assert not stage.resumes(random, stage.node)
+    assert words(stage.node) == said
+    assert ack(stage.node).fault == "expired"
+
+
 def test_an_acknowledgement_that_was_taken_away_comes_back(stage: Stage) -> None:
     stage.install(stage.window())
     before = ack(stage.node)
