@@ -1,10 +1,14 @@
 """Every driver, and the twin, holds what the port promises: over a twin of HAProxy, real ones, and a command."""
 
+import grp
+import os
+import pwd
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -22,10 +26,15 @@ from keyrotd.testing.haproxy import HAProxy
 from keyrotd.testing.haproxy_twin import HAProxyTwin, write_strange_keys
 from keyrotd.testing.reader_twin import ReaderTwin
 from keyrotd.testing.twins import MemoryServer
-from tests import servers_found
-from tests.nginx_module import staged
+from tests import nginx_lua, nginx_module, nginx_sites, servers_found
 
 each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
+
+
+class Started(Protocol):
+    """A stage of nginx, whichever way its keys come in."""
+
+    def started(self, name: str) -> nginx_sites.Site: ...
 
 
 @each_claim
@@ -87,10 +96,14 @@ def test_a_reader_inside_a_server_by_its_twin(tmp_path: Path, claim: Callable[[S
 
 @pytest.mark.debian
 @each_claim
-def test_nginx_itself(claim: Callable[[Subject], None]) -> None:
+@pytest.mark.parametrize("staged", [nginx_module.staged, nginx_lua.staged], ids=["by module", "by Lua"])
+def test_nginx_itself(staged: Callable[[], AbstractContextManager[Started]], claim: Callable[[Subject], None]) -> None:
     with staged() as stage:
         nginx = stage.started("real").nginx
-        claim(Subject(driver=NginxDriver(name="real", key_file=nginx.key_file, ack_dir=nginx.ack_dir)))
+        # Workers need not be whoever writes the file.
+        group = grp.getgrgid(pwd.getpwnam(nginx.user).pw_gid).gr_name if os.geteuid() == 0 else None
+        driver = NginxDriver(name="real", key_file=nginx.key_file, ack_dir=nginx.ack_dir, group=group)
+        claim(Subject(driver=driver))
 
 
 @each_claim
