@@ -1,5 +1,7 @@
 """What limits resumption in TLS 1.3 on HAProxy, whoever writes its keys: deploy/haproxy/README.md tells operators."""
 
+import base64
+import os
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from keyrotd.testing.certificates import new_authority
-from keyrotd.testing.live import LiveServer, Maker
+from keyrotd.testing.haproxy import HAProxy
+from keyrotd.testing.live import LiveServer
 from keyrotd.tls.handshake import Trust, Version, client_context
 from tests.resumption.line import Line
-from tests.resumption.regimes import CronReload, haproxy
+from tests.resumption.regimes import haproxy
 from tests.scenes import short_directory
 
 
@@ -22,22 +25,25 @@ def directory() -> Iterator[Path]:
 
 
 def test_a_resumed_handshake_brings_no_ticket_until_the_key_has_changed(haproxy_exe: Path, directory: Path) -> None:
-    kind = haproxy(haproxy_exe)
-    server, context = staged(kind.filed, directory)
-    regime = CronReload([server], kind)
+    ca, certificate = new_authority(datetime.now(UTC)).write(directory)
+    server = HAProxy(name="node", exe=haproxy_exe, directory=directory / "node", certificate=certificate)
+    server.key_file.write_text("".join(f"{new_key()}\n" for _ in range(3)))
+    context = client_context(Version.TLS13, Trust(ca_file=str(ca)))
     server.start()
     try:
         first, second = offer(server, context, None)
 
         assert offer(server, context, first) == []
-        regime.rotate()
+        server.ask(f"set ssl tls-key {server.key_file} {new_key()}")
         assert len(offer(server, context, second)) == 1
     finally:
         server.stop()
 
 
 def test_with_a_key_of_its_own_each_handshake_brings_one(haproxy_exe: Path, directory: Path) -> None:
-    server, context = staged(haproxy(haproxy_exe).own, directory)
+    ca, certificate = new_authority(datetime.now(UTC)).write(directory)
+    server = haproxy(haproxy_exe).own(name="node", directory=directory / "node", certificate=certificate)
+    context = client_context(Version.TLS13, Trust(ca_file=str(ca)))
     server.start()
     try:
         first, _ = offer(server, context, None)
@@ -47,10 +53,8 @@ def test_with_a_key_of_its_own_each_handshake_brings_one(haproxy_exe: Path, dire
         server.stop()
 
 
-def staged(make: Maker, directory: Path) -> tuple[LiveServer, ssl.SSLContext]:
-    ca, certificate = new_authority(datetime.now(UTC)).write(directory)
-    server = make(name="node", directory=directory / "node", certificate=certificate)
-    return server, client_context(Version.TLS13, Trust(ca_file=str(ca)))
+def new_key() -> str:
+    return base64.b64encode(os.urandom(80)).decode()
 
 
 def offer(server: LiveServer, context: ssl.SSLContext, ticket: ssl.SSLSession | None) -> list[ssl.SSLSession]:

@@ -9,11 +9,11 @@ takes it out of use), and keeps the last that came.
 import http.client
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from threading import Lock
 
 from keyrotd.testing.children import start_child, stop_child, wait_until
 from keyrotd.testing.live import free_ports
@@ -38,7 +38,11 @@ class Reuse:
 
 @dataclass(kw_only=True)
 class Route:
-    """Requests that go through the proxy at `port` to one fleet, in one version and by one way."""
+    """
+    Requests that go through the proxy at `port` to one fleet, in one version and by one way, each after the other.
+
+    Of two at once the second may find no ticket of TLS 1.3 with nginx, whoever made the keys.
+    """
 
     port: int
     way: str
@@ -48,7 +52,24 @@ class Route:
     reuses: list[Reuse] = field(default_factory=list, init=False)
     failed: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        self._under_way = Lock()
+
     def come(self) -> None:
+        """Unless one is under way."""
+        if self._under_way.acquire(blocking=False):
+            try:
+                self._request()
+            finally:
+                self._under_way.release()
+
+    def prime(self) -> None:
+        """Nothing of it counts."""
+        for _ in range(_ROUNDS * len(self.peers)):
+            self._request()
+        self.reuses.clear()
+
+    def _request(self) -> None:
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
         try:
             line.request("GET", "/")
@@ -60,12 +81,6 @@ class Route:
             self.failed += 1
         finally:
             line.close()
-
-    def prime(self, pool: ThreadPoolExecutor) -> None:
-        """Nothing of it counts."""
-        for done in [pool.submit(self.come) for _ in range(_ROUNDS * len(self.peers))]:
-            done.result()
-        self.reuses.clear()
 
     @property
     def resumed_share(self) -> float:
@@ -95,8 +110,8 @@ def measure(exe: Path, kind: Kind, plan: Plan) -> tuple[Route, ...]:
         )
         stack.enter_context(_proxied(exe, directory / "proxy", routes))
         pool = stack.enter_context(threads())
-        for route in routes:
-            route.prime(pool)
+        for done in [pool.submit(route.prime) for route in routes]:
+            done.result()
         come_steadily(pool, routes, rate_per_s=plan.rate_per_s, until=pool.submit(conduct, pool, regimes, plan))
         return routes
 
