@@ -105,13 +105,13 @@ class InProcessDriver:
 
     def _behind(self, living: Sequence[Ack], behind: Sequence[Ack], lacking: int) -> InstallFailed:
         say = "" if not lacking else f", {lacking} more are missing"
-        why = ", ".join(sorted({ack.fault for ack in behind if ack.fault is not None}))
+        faults = sorted({ack.fault for ack in behind if ack.fault is not None})
+        known = (hint for fault, hint in _HINTS.items() if fault in faults)
+        why = f": {', '.join(faults)}" if faults else ""
         return InstallFailed(
             f"server {self.name}: wrote {self.key_file}, after {self.timeout_ms} ms {len(behind)} of {len(living)}"
-            f" processes have not taken it{say}{f': {why}' if why else ''}",
-            hint="the server's own log says more; docs/key-file.md says what the words mean"
-            if why
-            else "does it read this very file, and more often than `timeout`?",
+            f" processes have not taken it{say}{why}",
+            hint=next(known, _TOLD) if faults else "does it read this very file, and more often than `timeout`?",
         )
 
     def _living(self) -> tuple[Ack, ...]:
@@ -172,6 +172,13 @@ class NginxDriver(InProcessDriver):
     kind: ClassVar[str] = "nginx"
     layout: ClassVar[Layout] = NGINX80
 
+
+_TOLD = "the server's own log says more; docs/key-file.md says what the words mean"
+
+_HINTS = {
+    "other-boot": "is it in a container with a boot id of its own, as LXC's are? then the agent must be in there, too",
+    "older": "has it come from another ring, or did this one begin anew? reload nginx, or restart another server, once",
+}
 
 _START = "does the server run, with keyrotd's reader in it, and does that acknowledge in this directory?"
 

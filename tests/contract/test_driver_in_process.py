@@ -114,8 +114,10 @@ def test_why_a_process_refuses_is_told(twin: ReaderTwin) -> None:
     with twin:
         driver.install(keys_until(twin, seals_ms=None, opens_ms=None, epoch=7))
 
-        with pytest.raises(InstallFailed, match="2 of 2 processes have not taken it: older"):
+        with pytest.raises(InstallFailed, match="2 of 2 processes have not taken it: older") as failed:
             driver.install(keys_until(twin, seals_ms=None, opens_ms=None, epoch=6))
+
+    assert "another ring" in (failed.value.hint or "")
 
 
 def test_a_process_that_is_missing_is_missed(twin: ReaderTwin) -> None:
