@@ -17,8 +17,8 @@ def test_behind_one_address_upstream_sessions_need_shared_keys() -> None:
     """
     About fifty connections by each way, and a rotation amidst them.
 
-    The margins: a third and four standard deviations more; four of five where every ticket should open, since after a
-    rotation nginx makes a full handshake with each address: it keeps no ticket of TLS 1.2 that renewed another.
+    The margins: a third and four standard deviations more; two of three where every ticket should open, since nginx keeps
+    no ticket of TLS 1.2 that renewed another: at a rotation it makes a full handshake or two with each address.
     """
     wheel_valkey()
     exe = debian_nginx_lua()
@@ -31,6 +31,6 @@ def test_behind_one_address_upstream_sessions_need_shared_keys() -> None:
     assert [route.failed for route in routes if route.regime != "cron and reload"] == [0] * 8
     for version in Version:
         assert share[ONE_ADDRESS, "per-node keys", version] < 1 / _NODES + 4 * deviation
-        assert share[ONE_ADDRESS, "keyrotd", version] > 0.8
-        assert share[EVERY_ADDRESS, "per-node keys", version] > 0.8
-        assert share[EVERY_ADDRESS, "keyrotd", version] > 0.8
+        assert share[ONE_ADDRESS, "keyrotd", version] > 2 / 3
+        assert share[EVERY_ADDRESS, "per-node keys", version] > 2 / 3
+        assert share[EVERY_ADDRESS, "keyrotd", version] > 2 / 3
