@@ -17,8 +17,8 @@ def test_behind_one_address_upstream_sessions_need_shared_keys() -> None:
     """
     About fifty connections by each way, and a rotation amidst them.
 
-    The margins: a third and four standard deviations more; two of three where every ticket should open, since nginx keeps
-    no ticket of TLS 1.2 that renewed another: at a rotation it makes a full handshake or two with each address.
+    The margins: a third and four standard deviations more; two of three where every ticket should open, since nginx
+    keeps no ticket of TLS 1.2 that renewed another: a rotation costs it a full handshake or two with each address.
     """
     wheel_valkey()
     exe = debian_nginx_lua()
