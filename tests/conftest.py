@@ -33,7 +33,7 @@ KINDS = (
     pytest.param(lambda: partial(Envoy, exe=servers_found.wheel_envoy()), id="envoy"),
     pytest.param(lambda: partial(HAProxy, exe=servers_found.debian_haproxy()), id="debian-haproxy", marks=_DEBIAN),
     pytest.param(
-        lambda: partial(Nginx, exe=servers_found.debian_nginx(), intake=ByModule(nginx_module.module())),
+        lambda: partial(Nginx, exe=nginx_module.nginx_exe(), intake=ByModule(nginx_module.module())),
         id="nginx-module",
         marks=_DEBIAN,
     ),

@@ -1,5 +1,6 @@
 """Real nginx processes that take their keys by keyrotd's C module, built once, and what tests do with them."""
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,16 +17,23 @@ from tests import servers_found
 from tests.nginx_sites import Client, Site, Window, accidents
 from tests.scenes import short_directory
 
+#: An nginx other than Debian's, and the sources that it was built from, to run these tests on.
+OTHER_NGINX, OTHER_SOURCE = (os.environ.get(name) for name in ("KEYROTD_TEST_NGINX", "KEYROTD_TEST_NGINX_SOURCE"))
+
 DEPLOY = Path(__file__).parents[1] / "deploy" / "nginx"
 POLL_MS = 50
 
 _BUILDS = tempfile.TemporaryDirectory(prefix="keyrotd-nginx-module-")
 
 
+def nginx_exe() -> Path:
+    return Path(OTHER_NGINX) if OTHER_NGINX else servers_found.debian_nginx()
+
+
 @cache
 def module() -> Path:
-    """The module, built for Debian's nginx as an operator builds it."""
-    return _built(servers_found.debian_nginx(), "")
+    """The module, built as an operator builds it."""
+    return _built(nginx_exe(), "")
 
 
 @cache
@@ -36,7 +44,7 @@ def sanitized() -> tuple[Path, Path]:
     # What nginx itself never frees is not ours.
     exe.write_text(f"""\
 #!/bin/sh
-LD_PRELOAD='{" ".join(libraries)}' ASAN_OPTIONS=detect_leaks=0 exec {servers_found.debian_nginx()} "$@"
+LD_PRELOAD='{" ".join(libraries)}' ASAN_OPTIONS=detect_leaks=0 exec {nginx_exe()} "$@"
 """)
     exe.chmod(0o755)
     return exe, _built(exe, "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer")
@@ -56,11 +64,11 @@ def _library(name: str) -> str:
 
 def _built(exe: Path, cflags: str) -> Path:
     servers_found.c_compiler()
-    servers_found.nginx_sources()
+    source = Path(OTHER_SOURCE) if OTHER_SOURCE else servers_found.nginx_sources().parent
     build = Path(tempfile.mkdtemp(dir=_BUILDS.name))
     build.parent.chmod(0o755)
     build.chmod(0o755)
-    done = make(DEPLOY, BUILD=build, NGINX=exe, CFLAGS=cflags)
+    done = make(DEPLOY, BUILD=build, NGINX=exe, SOURCE=source, CFLAGS=cflags)
     assert done.returncode == 0, done.stderr
     return build / "ngx_keyrotd_module.so"
 
@@ -101,7 +109,7 @@ def staged() -> Iterator[Stage]:
     """An empty stage; whatever was started on it ends with the block, and must not have crashed."""
     intake = ByModule(module(), poll_ms=POLL_MS)
     with short_directory() as directory:
-        stage = Stage(directory, intake, servers_found.debian_nginx())
+        stage = Stage(directory, intake, nginx_exe())
         try:
             yield stage
         finally:

@@ -140,6 +140,20 @@ static inline void keyrotd_ack_remove(const char *directory, pid_t pid)
         (void) unlink(path);
 }
 
+/* Whether a file of a directory begins as an acknowledgement does: nobody else's is ever taken away. */
+static inline int keyrotd_ack_is_one(int directory, const char *name)
+{
+    static const char begins[] = "keyrotd-ack 1\n";
+    char text[sizeof(begins) - 1];
+    int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), is_one;
+
+    if (file < 0)
+        return 0;
+    is_one = read(file, text, sizeof(text)) == (ssize_t) sizeof(text) && memcmp(text, begins, sizeof(text)) == 0;
+    (void) close(file);
+    return is_one;
+}
+
 /* Takes away what processes left that were killed, so that nobody waits for them. */
 static inline void keyrotd_ack_sweep(const char *directory)
 {
@@ -152,8 +166,9 @@ static inline void keyrotd_ack_sweep(const char *directory)
         return;
     while ((entry = readdir(entries)) != NULL) {
         pid = strtol(entry->d_name, &end, 10);
-        if (pid > 0 && (pid_t) pid == pid && *end == '\0' && kill((pid_t) pid, 0) != 0 && errno == ESRCH)
-            keyrotd_ack_remove(directory, (pid_t) pid);
+        if (pid > 0 && (pid_t) pid == pid && *end == '\0' && kill((pid_t) pid, 0) != 0 && errno == ESRCH
+            && keyrotd_ack_is_one(dirfd(entries), entry->d_name))
+            (void) unlinkat(dirfd(entries), entry->d_name, 0);
     }
     (void) closedir(entries);
 }

@@ -181,15 +181,17 @@ def test_an_acknowledgement_is_replaced_touched_and_taken_away(reader: Reader, t
 
 
 def test_what_the_dead_left_is_taken_away(reader: Reader, tmp_path: Path) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for name in (str(ended.pid), str(os.getpid()), "1", "0", "-1", f"{ended.pid}x", "99999999999999999999", ".1.tmp"):
-        (tmp_path / name).touch()
+    dead, another = (subprocess.Popen(["true"]) for _ in range(2))
+    for ended in (dead, another):
+        ended.wait()
+    kept = {str(os.getpid()), "1", "0", "-1", f"{dead.pid}x", "99999999999999999999", f".{dead.pid}.tmp"}
+    for name in (str(dead.pid), *kept):
+        (tmp_path / name).write_text("keyrotd-ack 1\npid 1\n")
+    (tmp_path / str(another.pid)).write_text("somebody's letter")
 
     reader.say("sweep", tmp_path)
 
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {str(os.getpid()), "1", "0", "-1", f"{ended.pid}x", "99999999999999999999", ".1.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, str(another.pid)}
 
 
 def replaced(path: Path, vector: str) -> None:
