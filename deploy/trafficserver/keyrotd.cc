@@ -269,10 +269,18 @@ look(bool again)
 }
 
 int
-handle(TSCont contp, TSEvent event, void *data)
+handle_poll(TSCont, TSEvent, void *)
+{
+  std::lock_guard<std::mutex> guard(mutex);
+  look(false);
+  return 0;
+}
+
+int
+handle_lifecycle(TSCont, TSEvent event, void *data)
 {
   if (event == TS_EVENT_LIFECYCLE_TASK_THREADS_READY) {
-    TSContScheduleEveryOnPool(contp, options.poll_ms, TS_THREAD_POOL_TASK);
+    TSContScheduleEveryOnPool(TSContCreate(handle_poll, TSMutexCreate()), options.poll_ms, TS_THREAD_POOL_TASK);
     return 0;
   }
   std::lock_guard<std::mutex> guard(mutex);
@@ -290,8 +298,8 @@ handle(TSCont contp, TSEvent event, void *data)
     ended = true;
     keyrotd_ack_remove(options.ack_dir.c_str(), getpid());
     break;
-  default: // the poll
-    look(false);
+  default:
+    break;
   }
   return 0;
 }
@@ -335,7 +343,8 @@ TSPluginInit(int argc, const char *argv[])
   for (Statistic *statistic : statistics) {
     statistic->id = TSStatCreate(statistic->name, TS_RECORDDATATYPE_INT, TS_STAT_NON_PERSISTENT, TS_STAT_SYNC_SUM);
   }
-  TSCont contp = TSContCreate(handle, TSMutexCreate());
+  // Without a mutex of its own: Traffic Server does not wait for that of a hook, it aborts where another thread has it.
+  TSCont contp = TSContCreate(handle_lifecycle, nullptr);
   TSLifecycleHookAdd(TS_LIFECYCLE_PORTS_INITIALIZED_HOOK, contp);
   TSLifecycleHookAdd(TS_LIFECYCLE_TASK_THREADS_READY_HOOK, contp);
   TSLifecycleHookAdd(TS_LIFECYCLE_MSG_HOOK, contp);

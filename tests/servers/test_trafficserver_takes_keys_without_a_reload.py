@@ -3,15 +3,17 @@
 import http.client
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from keyrotd.core.stek import Scheme
+from keyrotd.servers.trafficserver_nudge import nudge
 from keyrotd.testing.trafficserver import TrafficServer
 from keyrotd.tls.handshake import Version
 from keyrotd.tls.ticket import opens_ticket
-from tests.trafficservers import NAMES, Stage, ack, running, some_steks
+from tests.trafficservers import NAMES, Stage, ack, running, some_steks, write
 
 pytestmark = pytest.mark.debian
 
@@ -126,6 +128,19 @@ def test_a_restart_keeps_the_window_and_whoever_ends_takes_its_word_back(pair: S
     a.start()
     assert ack(a).digest == before.digest
     assert pair.resumes(ticket, a)
+
+
+def test_nudges_and_polls_at_once_do_it_no_harm(pair: Stage) -> None:
+    """They come from threads of their own, and Traffic Server aborts where a hook's continuation is in use."""
+    node, before = pair.node, pair.node.pid
+
+    with ThreadPoolExecutor() as pool:
+        taken = [pool.submit(lambda: [nudge(node.nudge, timeout_ms=10_000) for _ in range(5_000)]) for _ in range(3)]
+        while not all(nudges.done() for nudges in taken):
+            write(node, pair.window(*some_steks(90)).encode())
+
+    assert {took for nudges in taken for took in nudges.result()} == {True}
+    assert node.pid == before
 
 
 def test_statistics_tell_what_is_installed(pair: Stage) -> None:
