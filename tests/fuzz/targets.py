@@ -32,6 +32,7 @@ with atheris.instrument_imports(include=["keyrotd"]):
     from keyrotd.seal.links import Links, open_links, seal_links
     from keyrotd.seal.signed import signed
     from keyrotd.seal.window import forget, open_window, peek, read_header
+    from keyrotd.servers import acks, keyfile
     from keyrotd.store import answers, plain
     from keyrotd.store.line import FAILED, BoundedSocket, Bounds, converse
     from keyrotd.store.redispy import Connection, MaintNotificationsConfig, NoBackoff, ResponseError, Retry
@@ -39,7 +40,7 @@ with atheris.instrument_imports(include=["keyrotd"]):
     from keyrotd.tls import ticket
     from keyrotd.tls.hello import Malformed, offered_ticket
 
-from tests.vectors import make
+from tests.vectors import make, make_keyfiles
 
 RING = "edge"
 KEKS = (Kek(make.KEK),)
@@ -178,6 +179,43 @@ def _key_file(data: bytes) -> None:
             assert parse("\n".join(map(key_line, keys)), kind, "a file") == keys
 
 
+# What passes between an agent and readers inside of servers.
+
+
+def _reader_file(data: bytes) -> None:
+    with suppress(keyfile.BadKeyFile):
+        assert keyfile.decode(data).encode() == data
+    digested = data[:-32] + hashlib.sha256(data[:-32]).digest()
+    with suppress(keyfile.BadKeyFile):
+        assert keyfile.decode(digested).encode() == digested
+
+
+_ACK = b"""\
+keyrotd-ack 1
+pid 4711
+parent 4700
+processes 2
+poll_ms 1000
+digest -
+seals 00112233445566778899aabbccddeeff
+epoch 12
+step 0
+installed_at 1800000000000
+contexts 3
+fault bad-digest
+"""
+
+
+def _ack(data: bytes) -> None:
+    try:
+        found = acks.parse(data, touched_at=0)
+    except ValueError:
+        return
+    values = (getattr(found, line.split(b" ")[0].decode()) for line in data.splitlines()[1:])
+    told = [line.split(b" ")[1].decode() for line in data.splitlines()[1:]]
+    assert ["-" if value is None else str(value) for value in values] == told
+
+
 # What a store answers.
 
 _HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n+OK\r\n"
@@ -290,6 +328,8 @@ TARGETS: dict[str, tuple[Target, Iterable[bytes]]] = {
     "links": (_links, [_LINKS]),
     "memory": (_memory, [_MEMORY]),
     "key-file": (_key_file, [*_KEY_LINES, b"# all\n" + b"\n".join(_KEY_LINES)]),
+    "reader-file": (_reader_file, [path.read_bytes() for path in make_keyfiles.FOLDER.glob("*.bin")]),
+    "ack": (_ack, [_ACK]),
     "replies": (_resp, _REPLIES),
     "tls-hello": (_tls_hello, [_CLIENT_HELLO]),
     "tls-ticket": (_tls_ticket, [bytes(160), make.fixed("ticket", 64) * 3]),
