@@ -10,6 +10,7 @@ import pytest
 
 from keyrotd.core.stek import Scheme
 from keyrotd.servers.trafficserver_nudge import nudge
+from keyrotd.testing.children import wait_until
 from keyrotd.testing.trafficserver import TrafficServer
 from keyrotd.tls.handshake import Version
 from keyrotd.tls.ticket import opens_ticket
@@ -111,6 +112,7 @@ def test_the_first_who_comes_after_a_crash_resumes(pair: Stage) -> None:
     ticket, before = pair.visit(b), ack(a)
 
     a.kill()
+    wait_until(lambda: a.pid != before.pid, "it is gone")  # else the dying one may still take the connection
 
     assert pair.resumes(ticket, a)
     assert ack(a).pid == a.pid != before.pid
