@@ -244,7 +244,7 @@ def _listen(view: View, now_at: int) -> Hold | None:
     # everyone had the time to speak, an open gate means nothing.
     if now_at >= view.speak_until:
         return None
-    return Hold("a new leader lets every node speak first", view.speak_until)
+    return Hold("letting every node speak first", view.speak_until)
 
 
 def _latest_at(window: Window, policy: Policy) -> int:

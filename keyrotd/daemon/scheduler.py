@@ -95,7 +95,7 @@ class Reign:
 
     fence: int
     time: LeaderTime
-    began_at: int
+    began_at: int  # and lets every node speak from then on
     ends_ms: int  # boot time at which the lease may be gone
     window: Window | None = None
     stood: str = ""  # digest of the store's window, and since when it was seen to be that
@@ -379,6 +379,8 @@ class RingScheduler:
         failed_twice = handed_in is None and bool(known) and self._reports_bytes < REPORTS_BYTES // 4
         read = REPORTS if handed_in is None else len(handed_in)
         self._clean_reports(reign, beyond=desk.report_count > read or failed_twice)
+        if failed_twice:
+            reign.began_at = now_at  # perhaps nobody flooded anything, and somebody's word was thrown away unread
 
     def _handed_in(self, known: Iterable[str]) -> dict[str, bytes] | None:
         """Read what nodes handed in; a reading that fails must stop no beat, so then nobody has said anything new."""

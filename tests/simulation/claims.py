@@ -125,7 +125,7 @@ class Claims:
         for line in succession(window).lines:
             self._lines.setdefault(line.oldest.name, line)
         if None in {window.current.stek, window.next.stek}:
-            self._lost_until = sys.maxsize
+            self._lost_until, self._whole_rank = sys.maxsize, None
         elif self._lost_until == sys.maxsize or (self._ever_lost and self._lost_on(window)):
             self._lost_until, self._whole_rank = sys.maxsize, window.rank
         if self.newest is None or window.rank > self.newest.rank:
@@ -318,7 +318,8 @@ class Claims:
         newer = [known for known in self._by_rank if window.rank < known[0] <= newest.rank]
         if any(barrier == epoch for (barrier, epoch, *_), _ in newer):
             return False
-        return reference_at - min(out_at for _, out_at in newer) <= policy.overdue_after_ms
+        # None is newer where a node alone holds what the store lost.
+        return reference_at - min((out_at for _, out_at in newer), default=reference_at) <= policy.overdue_after_ms
 
     def _bereft(self, node: "Node") -> bool:
         stored, newest = self.world.store.ring("edge").window, self.newest

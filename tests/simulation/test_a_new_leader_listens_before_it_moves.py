@@ -151,3 +151,22 @@ def test_a_revoke_waits_for_nobody() -> None:
 
     assert world.claims.newest is not None
     assert world.claims.newest.barrier == world.claims.newest.epoch > before
+
+
+def test_a_leader_that_threw_reports_away_unread_listens_again() -> None:
+    """Reading failed again and again, as in a flood: what strangers wrote goes, and with it a returned node's word."""
+    world = fleet()
+    back, leader = world.nodes[0], world.rulers[0]
+    back.frozen = True
+    world.run(2 * world.policy.node_ttl_ms)
+    deaf(leader, "reports")
+    back.frozen = False
+    world.wait_for(lambda: back.name not in world.store.ring("edge").reports, world.policy.rotation_interval_ms)
+    deaf(back, "poll", "report")
+    hearing(leader)
+    before = epoch(world)
+    world.ask()
+
+    world.run(world.policy.speak_ms // 2)
+
+    assert epoch(world) == before
