@@ -604,7 +604,8 @@ def _lifetime(who: str, hint_ms: int, policy: Policy) -> Finding:
             "probe.lifetime",
             f"{who}: lifetime hint {words(hint_ms)} is above ticket_lifetime, {words(t_ms)}",
             "clients will offer tickets whose key is gone: lower the server's session timeout (HAProxy: "
-            "tune.ssl.lifetime), or raise ticket_lifetime",
+            "tune.ssl.lifetime, nginx: ssl_session_timeout, Traffic Server: proxy.config.ssl.session_cache.timeout, "
+            "Envoy, for TLS 1.2 alone: session_timeout), or raise ticket_lifetime",
         )
     return ok("probe.lifetime", f"{who}: lifetime hint {words(hint_ms)}, ticket_lifetime {words(t_ms)}")
 

@@ -238,8 +238,11 @@ def _called(listener: Mapping[str, Any]) -> str:
             return "one without a name"
 
 
+_COUNT = re.compile("[0-9]{1,20}")
+
+
 def _count(stats: Mapping[str, str], *names: str) -> int | None:
-    found = [int(stats[name]) for name in names if stats.get(name, "").isdecimal()]
+    found = [int(stats[name]) for name in names if _COUNT.fullmatch(stats.get(name, ""))]
     return sum(found) if found else None
 
 

@@ -251,3 +251,11 @@ def assert_told(driver: EnvoyDriver, find: str, hint: str, kind: type[InstallFai
 def secrets_of(keys: Keys) -> Leaks:
     found = {stek.name.hex(): stek.secrets(Scheme.AES256) for stek in keys.opening}
     return Leaks({f"{part} {name}": getattr(key, part) for name, key in found.items() for part in ("aes", "hmac")})
+
+
+def test_a_count_that_no_envoy_has_is_no_count(twin: EnvoyTwin, driver: EnvoyDriver) -> None:
+    """Whoever answers in Envoy's place may answer anything: Python refuses numbers of more than 4,300 digits."""
+    driver.install(KEYS)
+    twin.boasts["update_success"] = "9" * 5000
+
+    assert in_step(driver.observe(), KEYS)
