@@ -87,13 +87,20 @@ def _faults(path: Path, status: os.stat_result, *, owners: set[int], public: boo
     if stat.S_ISLNK(link.st_mode) and link.st_uid not in owners:
         faults.append((f"{path}: is a link of user {link.st_uid}, who may turn it", "name the file itself"))
     if status.st_uid not in owners:
-        faults.append((f"{path}: belongs to user {status.st_uid}", f"chown it to root or user {os.geteuid()}"))
+        faults.append(foreign(path, status))
     if mode & 0o022:
         faults.append((f"{path}: others may change it (mode {mode:04o})", f"chmod {0o644 if public else 0o600:04o}"))
     elif not public and mode & 0o077 & ~_allowed(status):
         hint = "chmod 0600; in Kubernetes give the secret volume `defaultMode: 0440` and the pod an `fsGroup`"
         faults.append((f"{path}: others may read it (mode {mode:04o})", hint))
     return faults
+
+
+def foreign(path: Path, status: os.stat_result) -> Fault:
+    """Say that a file belongs to somebody else; root had better be that one than take it from them."""
+    user = os.geteuid()
+    hint = f"chown it to root or user {user}" if user else f"run this as user {status.st_uid}, or chown it to root"
+    return f"{path}: belongs to user {status.st_uid}", hint
 
 
 def _allowed(status: os.stat_result) -> int:

@@ -16,7 +16,7 @@ from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.policy import Interval, Policy, words
 from keyrotd.daemon.schedule import Cron
 from keyrotd.seal.keyfiles import K, Kek, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
-from keyrotd.secrets import read
+from keyrotd.secrets import foreign, read
 from keyrotd.sections import Fault
 from keyrotd.store.addresses import Address, Sentinels
 from keyrotd.tls.handshake import Trust, Version, client_context
@@ -128,7 +128,7 @@ def _exposed(path: Path, mask: int, hint: str) -> Iterator[Fault]:
     if mode & mask:
         yield f"{path}: others may {'read or ' if mask & 0o004 else ''}change it (mode {mode:04o})", hint
     if status.st_uid not in {0, os.geteuid()}:
-        yield f"{path}: belongs to user {status.st_uid}", f"chown it to root or user {os.geteuid()}"
+        yield foreign(path, status)
 
 
 def _keys(path: Path | None, kind: type[K], faults: list[Fault]) -> tuple[K, ...]:

@@ -492,8 +492,9 @@ def _sealing(where: str, seals: bytes | None, roles: Mapping[bytes, str]) -> Ite
     if seals is None:
         yield grave(
             "server.keys",
-            f"{where}: no keys that a server could start from, or others may read them",
-            "is its agent running? its log says what it could not write",
+            f"{where}: none of the ring's keys can be seen in it",
+            "is its agent running? its log says what it could not write or what was not taken. a server's process must "
+            "be able to read the key file, in a folder that lets it pass: the server's own log says what it found",
         )
     elif roles and seals not in roles:
         yield grave(

@@ -200,7 +200,8 @@ def _key_file(data: bytes) -> Found:
             [
                 (
                     "neither a window, beat, request, event or report nor a key file",
-                    "`keyrotd inspect` reads what keyrotd wrote, byte for byte",
+                    "`keyrotd inspect` reads what keyrotd wrote, byte for byte; the key file of a TLS server is for "
+                    "`keyrotd doctor`",
                 )
             ]
         )

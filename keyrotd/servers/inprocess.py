@@ -71,7 +71,9 @@ class InProcessDriver:
         lacking = acks.absent(living)
         places = [self._place(str(self.key_file), written, seals=True)]
         for ack in living:
-            took = written is not None and content is not None and ack.digest == keyfile.digest(content)
+            # One that has the right keys and finds fault with the file would miss the next ones.
+            sound = written is not None and content is not None and ack.fault is None
+            took = sound and content is not None and ack.digest == keyfile.digest(content)
             seals = took and written is not None and ack.seals == written.keys[0].name.hex()
             places.append(self._place(f"process {ack.pid}", written if took else None, seals=seals))
         if lacking:
@@ -95,7 +97,7 @@ class InProcessDriver:
         deadline = time.monotonic() + self.timeout_ms / 1000
         while True:
             living = self._living()
-            behind = [ack for ack in living if (ack.digest, ack.seals) != (digest, seals)]
+            behind = [ack for ack in living if (ack.digest, ack.seals, ack.fault) != (digest, seals, None)]
             lacking = acks.absent(living)
             if not behind and not lacking:
                 return

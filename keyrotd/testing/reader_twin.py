@@ -29,7 +29,8 @@ class ReaderTwin:
     """
     `processes` of one parent, which poll `key_file` and acknowledge in `ack_dir` from `__enter__` to `__exit__`.
 
-    `sealed` lists the key names that began to seal. `deaf` are pids that read no more, and still touch what they said.
+    `sealed` lists the key names that began to seal. `deaf` are pids that read no more, and still touch what they said,
+    `blind` those that may not read the file any more, and say so.
     """
 
     directory: Path
@@ -38,6 +39,7 @@ class ReaderTwin:
     poll_ms: int = 5
     sealed: list[bytes] = field(default_factory=list)
     deaf: set[int] = field(default_factory=set)
+    blind: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.key_file = self.directory / "keys" / "tickets"
@@ -76,6 +78,8 @@ class ReaderTwin:
         self._say(process)
 
     def _look(self, process: _Process) -> str | None:
+        if process.pid in self.blind:
+            return "bad-file"
         try:
             content = self.key_file.read_bytes()
             found = decode(content)

@@ -122,4 +122,7 @@ def _of_offers(matrix: Matrix) -> Iterator[Finding]:
         yield Finding(f"{taker}: refuses the tickets of {', '.join(issuers)}", _REFUSED_HINT)
 
 
-_REFUSED_HINT = "compare their keys, then their certificates; targets of different names want one --sni"
+_REFUSED_HINT = (
+    "compare their keys, then their certificates; targets of different names want one --sni, and servers of "
+    "different kinds never resume each other: probe one kind at a time"
+)

@@ -109,6 +109,21 @@ def test_a_process_that_lags_behind_is_told_and_shown(twin: ReaderTwin) -> None:
         assert in_step(driver.observe(), wanted)
 
 
+def test_a_process_that_can_no_longer_read_the_file_is_told_while_its_keys_are_still_right(twin: ReaderTwin) -> None:
+    driver, keys = driver_of(twin, timeout_ms=200), some_keys(os.urandom, previous=1)
+    with twin:
+        driver.install(keys)
+        twin.blind.add(102)
+
+        wait_until(lambda: not in_step(driver.observe(), keys), "it finds fault with the file")
+        with pytest.raises(InstallFailed, match="1 of 2 processes have not taken it: bad-file"):
+            driver.install(keys)
+
+        twin.blind.clear()
+        driver.install(keys)
+        assert in_step(driver.observe(), keys)
+
+
 def test_why_a_process_refuses_is_told(twin: ReaderTwin) -> None:
     driver = driver_of(twin, timeout_ms=200)
     with twin:

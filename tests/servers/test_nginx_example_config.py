@@ -51,7 +51,7 @@ class ByExample(ByLua):
 
     def http(self, home: Path) -> str:
         (home / "cold.key").write_bytes(os.urandom(80))
-        lines = BY_LUA.replace("/usr/local/share/keyrotd/deploy/nginx/lua", str(self.lua))
+        lines = BY_LUA.replace("/opt/keyrotd/share/keyrotd/deploy/nginx/lua", str(self.lua))
         lines = lines.replace("/etc/nginx/cold.key", f"{home}/cold.key").replace("/run/keyrotd-nginx", f"{home}/acks")
         return lines.replace("/run/keyrotd/nginx.keys", str(self.key_file(home)))
 
