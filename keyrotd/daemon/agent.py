@@ -357,7 +357,7 @@ class RingAgent:
         standing = footing(held, now_at or 0)
         if standing is Footing.ISOLATED:
             self._refresh_own()
-        self._tenure = None if held is None else self._measured(held, now_at or 0)
+        self._tenure = self._measured(held, now_at or 0)
         self._orders = orders = Orders(
             keys=replace(keys_at(held, self._own, now_at or 0), tenure=self._tenure),
             settled=steady(held, now_at or 0),
@@ -366,7 +366,7 @@ class RingAgent:
         self._ordered = None if held is None else held.window.digest
         self._ordered_at = now_at
         self._note(standing, held, now_at or 0)
-        self._remember_bound()
+        self._remember_bound(held, now_at or 0)
         tasks = {
             server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
             for server in self._world.servers
@@ -380,25 +380,35 @@ class RingAgent:
         if held is not None:
             self._raise_floor(held.window)
 
-    def _measured(self, held: Held, now_at: int) -> Tenure:
+    def _measured(self, held: Held | None, now_at: int) -> Tenure:
         """Return the bounds of the keys for now by this machine's boot clock, and those already given while they do."""
         clock = self._world.clock
+        # Keys of one's own are changed in time by whoever lives: a server that is told no more outlasts that by little.
+        own_until_ms = self._own_since_ms + 2 * self._own_every_ms
+        own_opens_ms = own_until_ms + self._own_every_ms
+        if held is None:
+            return Tenure(
+                boot_id=clock.boot_id, epoch=0, step=0, seals_until_ms=own_until_ms, opens_until_ms=own_opens_ms
+            )
         ahead_ms, seals, opens = clock.boot_ms() - now_at, seals_until(held, now_at), opens_until(held, now_at)
+        opens_ms = 0 if opens is None else opens + ahead_ms
         tenure = Tenure(
             boot_id=clock.boot_id,
             epoch=held.window.epoch,
             step=steps(held, now_at),
-            seals_until_ms=None if seals is None else seals + ahead_ms,
-            opens_until_ms=None if opens is None else opens + ahead_ms,
+            seals_until_ms=own_until_ms if seals is None else seals + ahead_ms,
+            opens_until_ms=max(opens_ms, own_opens_ms) if seals is None else opens_ms,
         )
         if self._tenure is not None and tenure.agrees(self._tenure, held.window.eps_ms):
             return self._tenure
         return tenure
 
-    def _remember_bound(self) -> None:
-        """Before a key goes into a server, write down when it has to stop: caches get lost."""
-        if self._tenure is None or self._tenure.seals_until_ms is None:
+    def _remember_bound(self, held: Held | None, now_at: int) -> None:
+        """Before a shared key goes into a server, write down when it has to stop: caches get lost."""
+        if held is None or seals_until(held, now_at) is None:
             return
+        assert self._tenure is not None  # measured for these very keys
+        assert self._tenure.seals_until_ms is not None  # as above
         bound = Bound(self._tenure.boot_id, self._tenure.seals_until_ms)
         if bound != self._remembered.bound:
             self._write_memory(replace(self._remembered, bound=bound))
@@ -457,9 +467,12 @@ class RingAgent:
         return Stek(rand(SEED_BYTES), ring), Stek(rand(SEED_BYTES), ring)
 
     def _refresh_own(self) -> None:
-        every_ms = OWN_KEYS_MS if self._held is None else min(OWN_KEYS_MS, self._held.window.current.step_ms)
-        if self._world.clock.boot_ms() - self._own_since_ms >= every_ms:
+        if self._world.clock.boot_ms() - self._own_since_ms >= self._own_every_ms:
             self._own = (self._own[1], self._own_keys()[1])
+
+    @property
+    def _own_every_ms(self) -> int:
+        return OWN_KEYS_MS if self._held is None else min(OWN_KEYS_MS, self._held.window.current.step_ms)
 
     # Words.
 

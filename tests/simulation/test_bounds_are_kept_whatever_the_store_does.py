@@ -97,3 +97,24 @@ def _abandoned() -> tuple[Fleet, int]:
     world.rulers[0].alarm_at = window.current.opens_until
     world.run(world.policy.rotation_interval_ms)
     return world, window.seals_until - world.now + 2 * world.policy.poll_interval_ms
+
+
+def test_a_server_is_told_until_when_keys_of_the_nodes_own_may_seal() -> None:
+    """If the agent dies now, nobody changes them any more."""
+    world = fleet()
+    until_in_step(world)
+    world.store_away()
+    window = world.claims.newest
+    assert window is not None
+    world.run_until(window.seals_until + window.max_stranded_ms + world.policy.rotation_interval_ms)
+
+    for node in world.nodes:
+        keys = node.servers[0].keys
+        assert keys is not None
+        assert not shared(world, sealing(node))
+        assert keys.tenure is not None
+        until_ms, opens_ms = keys.tenure.seals_until_ms, keys.tenure.opens_until_ms
+        assert until_ms is not None
+        assert opens_ms is not None
+        assert 0 < until_ms - node.clock.boot_ms() <= 2 * window.current.step_ms
+        assert opens_ms > until_ms
