@@ -330,7 +330,10 @@ class Claims:
         read = [self.windows.get(node.read_back[0]) for node in self.world.nodes if node.read_back is not None]
         shown = [window.rank for window in read if window is not None]
         if whole is not None and len(shown) == len(self.world.nodes) and min(shown) >= whole:
-            self._lost_until = self.world.now + self.world.policy.ticket_lifetime_ms + self._slack_ms
+            # Until then nodes seal with what they went on along, unless they hear that all have the new keys.
+            spread_at = 0 if newest is None else newest.published_at + newest.eps_ms + newest.current.step_ms // 8
+            settled_at = max(self.world.now, spread_at)
+            self._lost_until = settled_at + self.world.policy.ticket_lifetime_ms + self._slack_ms
             self._whole_rank = None
         if self.world.now >= self._lost_until:
             self._newcomers.discard(node.name)
