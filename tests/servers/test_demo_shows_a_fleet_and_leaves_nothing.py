@@ -91,6 +91,8 @@ def test_ctrl_c_ends_a_demo_in_one_line_at_any_moment(mark: str, moment: str) ->
 
 def start(mark: str, *options: str) -> subprocess.Popen[str]:
     """A demo in a process group of its own, as a shell starts it."""
+    # A shell that runs tests in the background has SIGINT ignored, and whatever they start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "keyrotd", "demo", *options],
         stdout=subprocess.PIPE,
