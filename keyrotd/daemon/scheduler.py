@@ -376,7 +376,8 @@ class RingScheduler:
         reign.nodes = tuple(node for name, node in nodes.items() if name not in silent)
         reign.reports_read_at = now_at
         self._say_refused("reports", self._spoilt)
-        failed_twice = handed_in is None and bool(known) and self._reports_bytes < REPORTS_BYTES // 4
+        strangers = bool(known) and desk.report_count > len(known)
+        failed_twice = handed_in is None and strangers and self._reports_bytes < REPORTS_BYTES // 4
         read = REPORTS if handed_in is None else len(handed_in)
         self._clean_reports(reign, beyond=desk.report_count > read or failed_twice)
         if failed_twice:

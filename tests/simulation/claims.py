@@ -258,7 +258,12 @@ class Claims:
         assert node.read_back is not None  # it is in sync
         window = self.windows[node.read_back[0]]
         forlorn_at = window.seals_until + window.max_stranded_ms
-        return now >= forlorn_at - self._slack_ms or (_anew(window) and now < window.published_at + self._slack_ms)
+        if now >= forlorn_at - self._slack_ms or (_anew(window) and now < window.published_at + self._slack_ms):
+            return True
+        # The first window of the ring, mended before its nodes had it: they cannot know that nobody else had, either.
+        born = {w.current.name for w in self.windows.values() if not w.ancestors}
+        spread_at = (window.current.seals_from or 0) + window.eps_ms + window.current.step_ms // 8
+        return window.current.name in born and now < spread_at + self._slack_ms
 
     def after(self) -> None:
         stored = self.world.store.ring("edge").window
