@@ -253,6 +253,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield site
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_every_key_is_changed_under_load_and_the_old_ones_are_refused(
     site: Site, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from tests.resumption.measure import Plan, measure
 from tests.resumption.regimes import haproxy
 from tests.servers_found import wheel_haproxy, wheel_valkey
@@ -10,6 +12,7 @@ _NODES = 3
 _PLAN = Plan(nodes=_NODES, rotations=1, every_s=2, rate_per_s=150, one_way_ms=1, idle=4)
 
 
+@pytest.mark.long
 def test_only_shared_keys_resume_anywhere_and_only_keyrotd_changes_them_unnoticed() -> None:
     """
     With keys of its own a node opens the tickets that it issued: one of three. About a hundred visits to each regime.
