@@ -180,7 +180,9 @@ class Claims:
                 del self._sealed[name]
 
     def _lost_on(self, window: Window) -> bool:
-        """Whether it lacks a follower that has live tickets."""
+        """Whether it lacks a follower that has live tickets, or a leader began anew whom nobody told of a window."""
+        if not window.ancestors:
+            return True
         held = {key.name for key in window.all}
         return any(name in self._followers and name not in held for name in self._sealed)
 
