@@ -197,7 +197,7 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
         return Renew("the fleet was without a leader for too long", None)
     stepped_at = now_at - (now_at - root.steps_at) % root.step_ms
     ends_at = stepped_at + root.step_ms - 2 * policy.tick_interval_ms
-    ready_at = _ready_at(view, window, root, policy, now_at)
+    ready_at = _ready_at(view, window, policy, now_at, stepped_at=stepped_at, step_ms=root.step_ms)
     if now_at < min(ready_at, ends_at):
         return Hold("nodes have just gone a step of succession", min(ready_at, ends_at))
     spread_ms = window.eps_ms + root.step_ms // 8  # as nodes wait for a key that never was `next`, see core/reconcile
@@ -211,10 +211,8 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     return Renew("the fleet went on without a leader", root, overdue=(*taken.waiting, *taken.overdue))
 
 
-def _ready_at(view: View, window: Window, root: Key, policy: Policy, now_at: int) -> int:
+def _ready_at(view: View, window: Window, policy: Policy, now_at: int, *, stepped_at: int, step_ms: int) -> int:
     """Return the instant of this step from which the follower that is to be `current` can be, by the time alone."""
-    step_ms = root.step_ms
-    stepped_at = now_at - (now_at - root.steps_at) % step_ms
     # Until all have taken the step, whatever their clocks, that follower is not open everywhere; until max_seal_age
     # before the end of its own step, it could seal for longer than it may.
     drift_ms = (now_at - window.seals_until) // DRIFT_DIVISOR

@@ -42,7 +42,7 @@ class Keys:
 
     `leaving` may no longer open, but a server built as a ring can only drop them by rewriting every slot, so it may
     keep them until the fleet has confirmed the window (see `lingering`). `tenure` is for servers that keep time
-    themselves; None for keys that are no window's.
+    themselves, None where nobody measured any.
     """
 
     current: Stek
