@@ -1,6 +1,9 @@
 """What a fleet asks of a real TLS server that it starts, whatever its kind."""
 
+import itertools
+import random
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -57,11 +60,37 @@ class Maker(Protocol):
         """`directory` will be its own; `certificate` is one PEM: certificate, then key."""
 
 
+def free_port() -> int:
+    """
+    A port of loopback that nobody has now; a process is given none twice until it has had them all.
+
+    It lies below those that Linux hands out by itself (ip(7), ip_local_port_range): until the server binds it, a moment
+    later, neither an outgoing connection nor anybody who binds port 0 can have got it.
+    """
+    return next(filter(_free, _PORTS))
+
+
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports of loopback that nobody has now, all different."""
-    # All bound before any is let go. The server binds them a moment later.
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = tuple(listener.getsockname()[1] for listener in listeners)
-    for listener in listeners:
-        listener.close()
-    return ports
+    """So many, all different."""
+    return tuple(free_port() for _ in range(count))
+
+
+def _ports() -> Iterator[int]:
+    first_of_linux = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    ours = range(10_000, first_of_linux)
+    # In an order of its own for each process, since several run tests at once.
+    return itertools.cycle(random.sample(ours, len(ours)))
+
+
+_PORTS = _ports()
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: what only lingers in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -23,12 +23,6 @@ def fresh_namespace() -> str:
     return f"test{next(_NAMESPACES)}"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running(exe: Path, directory: Path, *, data_dir: Path | None = None) -> Iterator[Embedded]:
     server = start(runtime_dir=directory, data_dir=data_dir, server=exe)

@@ -16,11 +16,11 @@ from keyrotd.store.embedded import Embedded
 from keyrotd.store.port import Desk, Published
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import wait_until
+from keyrotd.testing.live import free_port
 from tests.contract.stores import (
     address,
     answering,
     dripping,
-    free_port,
     fresh_namespace,
     owner,
     relayed,

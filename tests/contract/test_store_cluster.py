@@ -16,8 +16,9 @@ from keyrotd.store.port import Desk, Poll, Published
 from keyrotd.store.redis import RedisStore
 from keyrotd.store.wakes import RedisWakes
 from keyrotd.testing.children import PATIENCE_S, wait_until
+from keyrotd.testing.live import free_port
 from tests import servers_found
-from tests.contract.stores import answering, free_port, fresh_namespace, store_on
+from tests.contract.stores import answering, fresh_namespace, store_on
 from tests.contract.topologies import Clustered, Server, clustered
 
 TIMEOUT_MS = 1_000

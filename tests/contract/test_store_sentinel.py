@@ -16,7 +16,8 @@ from keyrotd.store.port import Desk, Moved, Published
 from keyrotd.store.redis import RedisStore
 from keyrotd.store.wakes import RedisWakes
 from keyrotd.testing.children import PATIENCE_S, wait_until
-from tests.contract.stores import answering, free_port, fresh_namespace, store_on
+from keyrotd.testing.live import free_port
+from tests.contract.stores import answering, fresh_namespace, store_on
 from tests.contract.topologies import NAME, Watched, watched
 
 TIMEOUT_MS = 1_000

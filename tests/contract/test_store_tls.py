@@ -11,8 +11,9 @@ from keyrotd.store.addresses import parse
 from keyrotd.store.embedded import Embedded
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.certificates import new_authority
+from keyrotd.testing.live import free_port
 from tests import servers_found
-from tests.contract.stores import free_port, owner, running, store_on
+from tests.contract.stores import owner, running, store_on
 from tests.contract.topologies import clustered
 from tests.contract.topologies import server as one_server
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from keyrotd.store.addresses import Address, Cluster, Sentinels
 from keyrotd.testing.children import start_child, stop_child, wait_until
-from tests.contract.stores import free_port
+from keyrotd.testing.live import free_port
 
 NAME = "fleet-store"
 SENTINEL_PASSWORD = "a password of the sentinels"

@@ -19,7 +19,7 @@ import pytest
 from keyrotd.testing.children import start_child, wait_until
 from keyrotd.testing.fleet import RING, Fleet, Pace
 from keyrotd.testing.haproxy import HAProxy
-from tests.contract.stores import free_port
+from keyrotd.testing.live import free_port
 from tests.scenes import haproxies
 from tests.servers_found import faketime, wheel_haproxy, wheel_valkey
 

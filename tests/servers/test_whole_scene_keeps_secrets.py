@@ -34,7 +34,7 @@ from keyrotd.servers.layouts import HAPROXY80, decode_lines
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.fleet import RING, Fleet
 from keyrotd.testing.haproxy import HAProxy
-from keyrotd.testing.live import LiveServer
+from keyrotd.testing.live import LiveServer, free_port
 from tests import servers_found
 from tests.leaks import Leaks
 from tests.scenes import HURRIED, Operator, haproxies, short_directory
@@ -171,8 +171,7 @@ class OpenFleet(Fleet):
 
     def _configure(self, name: str, *, agent: LiveServer | None) -> Path:
         path = super()._configure(name, agent=agent)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.ports[name] = listener.getsockname()[1]
+        self.ports[name] = free_port()
         path.write_text(path.read_text().replace('listen = "off"', f'listen = "127.0.0.1:{self.ports[name]}"'))
         return path
 
