@@ -9,7 +9,7 @@ confirmed the window, from the instant at which a leader would have promoted it;
 `seals_until` on with their followers (core/succession). What any other node in step may seal with meanwhile, it opens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -115,7 +115,9 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
     if held is None:
         return Adopt(Held(window=seen), fork=False) if fresh else Refuse("stale window")
     fork = held.window.digest not in seen.ancestors
-    ours = (*_followed(held, now_at), *held.strays, *(held.window.all if fork else ()))
+    # Until a key that nobody had before may seal, nodes go on along what they have: as far as that is opened, too.
+    until = _spread_at(seen) if _sprung(seen) else now_at
+    ours = (*_followed(held, now_at, until), *held.strays, *(held.window.all if fork else ()))
     names = {key.name for key in seen.all}
     strays = {
         key.name: key
@@ -134,11 +136,11 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
     return Adopt(adopted, fork=fork)
 
 
-def _followed(held: Held, now_at: int) -> tuple[Key, ...]:
-    """What somebody in step may have sealed with by succession, give or take how far clocks are apart."""
+def _followed(held: Held, now_at: int, until: int) -> tuple[Key, ...]:
+    """What somebody in step may seal with by succession up to `until`, give or take how far clocks are apart."""
     if held.succession is None:
         return ()
-    return tuple(k for k in held.succession.open_at(now_at) if starts_at(k) <= now_at + held.window.eps_ms)
+    return tuple(k for k in held.succession.open_at(now_at) if starts_at(k) <= until + held.window.eps_ms)
 
 
 class Footing(Enum):
@@ -190,14 +192,26 @@ def _sealing(held: Held, now_at: int) -> Key | None:
     """Return the shared key that seals now, None if none may."""
     window = held.window
     if _unspread(held, now_at):
-        # What it went on along itself: others opened that. A parallel line may be one that only some know of.
-        may = {key.name: key for key in (*held.strays, *window.previous) if sealing_at(key, now_at)}
-        return next((may[name] for name in held.sealed if name in may), None)
+        return next((key for key in _sealed_along(held) if sealing_at(key, now_at)), None)
     if now_at < window.seals_until:
         return window.next if held.stood_in else window.current
     if now_at >= window.seals_until + window.max_stranded_ms:
         return None
     return next((key for key in _line(held, now_at) if sealing_at(key, now_at)), None)
+
+
+def _sealed_along(held: Held) -> Iterator[Key]:
+    """
+    What this node went on along before it had its window, each with what follows: others open that, and wait as well.
+
+    A parallel line may be one that only some know of.
+    """
+    known = {key.name: key for key in (*held.strays, *held.window.previous) if key.stek is not None}
+    for key in (known[name] for name in held.sealed if name in known):
+        yield key
+        # Only what was opened a step ahead: it is in `known`, then.
+        if key.stek is not None and key.stek.child.name in known:
+            yield known[key.stek.child.name]
 
 
 def _since(held: Held, key: Key) -> int:
@@ -211,10 +225,14 @@ def _unspread(held: Held, now_at: int) -> bool:
 
     A revocation does not wait, and the first window of a ring has nobody to wait for.
     """
-    window, key = held.window, held.window.current
-    sprung = key.made_at == key.seals_from and key.born != window.barrier and bool(window.ancestors)
-    heard = held.confirmed or held.spread or key.name in held.sealed
-    return sprung and not heard and now_at < _spread_at(window)
+    window = held.window
+    heard = held.confirmed or held.spread or window.current.name in held.sealed
+    return _sprung(window) and not heard and now_at < _spread_at(window)
+
+
+def _sprung(window: Window) -> bool:
+    key = window.current
+    return key.made_at == key.seals_from and key.born != window.barrier and bool(window.ancestors)
 
 
 def _spread_at(window: Window) -> int:
@@ -244,7 +262,7 @@ def changes_at(held: Held, now_at: int) -> int | None:
     if not held.confirmed:
         bounds.append(window.current.steps_at - _ahead_ms(window))
     if _unspread(held, now_at):
-        bounds.append(_spread_at(window))
+        bounds += [_spread_at(window), *(starts_at(key) for key in _sealed_along(held) if key.seals_from is not None)]
     if held.succession is not None:
         bounds += [window.stands_in_at, *(starts_at(key) for key in held.succession.open_at(now_at))]
     return min((until for until in bounds if until > now_at), default=None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyrotd.core.decide import NO_MEMORY
-from keyrotd.core.reconcile import Adopt, Footing, Held, accept, footing, keys_at, steps
+from keyrotd.core.reconcile import Adopt, Footing, Held, accept, changes_at, footing, keys_at, steps
 from keyrotd.core.stek import Stek
 from keyrotd.core.succession import after, carried, follower, renew, succession
 from tests.unit.builders import HOUR, MINUTE, POLICY, T0, first, policy, reigned, rotated, stek, terms
@@ -153,6 +153,21 @@ def test_a_current_that_comes_with_a_renewal_of_nothing_known_waits_until_all_ha
     assert stek(50) in keys_at(adopted.held, OWN, late_at).opening
     assert sealing(adopted.held.heard(late_at), late_at) == stek(50)
     assert sealing(adopted.held, late_at + anew.eps_ms + R_MS // 8) == stek(50)
+
+
+def test_a_node_that_waits_for_such_a_current_takes_the_steps_that_come_meanwhile() -> None:
+    stepped_at = THREE.seals_until + R_MS
+    late_at = stepped_at - MINUTE
+    held = on(Held(window=THREE).heard(THREE.published_at + MINUTE), late_at)
+    one, two = (key.stek for key in succession(THREE).lines[0].open_at(late_at)[-2:])
+    anew = renew(THREE, root=None, fresh=(stek(50), stek(51)), fence=2, now_at=late_at, terms=terms(late_at))
+
+    adopted = accept(anew, held, NO_MEMORY, fresh=True, now_at=late_at)
+
+    assert isinstance(adopted, Adopt)
+    assert sealing(adopted.held, late_at) == one
+    assert changes_at(adopted.held, late_at) == stepped_at
+    assert sealing(on(adopted.held, stepped_at, silent=False), stepped_at) == two
 
 
 # A fleet.
