@@ -20,6 +20,8 @@ youngest ticket of each key on every node after every step is all tickets of eve
 - A node that came without a cache to a stranded fleet, after the store had lost a seed that it went on along and the
   nodes had forgotten that seed, is not in sync until T after all have read what a leader who came back published:
   what was sealed before, only who went on can open.
+- What the store lost and then only nodes have that the leader who mends has not heard since (cut off, frozen or down,
+  so not in sync) nobody in step can have: tickets of such a key that were issued before are not counted.
 - A server without a key file that was restarted is not in sync until its keys were read back again; one with a file is.
 - Between the publish of a revocation and its installation a node is not in sync: what it seals is burnt by intent.
   That holds for a revocation done again because the store lost it.
@@ -92,7 +94,7 @@ class Claims:
     def __post_init__(self) -> None:
         self._by_rank: list[tuple[tuple[int, int, int, int], int]] = []  # and when each came out
         self._newest_digest = ""
-        self._lost = False  # whether the store lost anything since the newest publish
+        self._lost_at: int | None = None  # when the store last lost anything, unless a window was published since
         self._ever_lost = False
         self._fence = 0
         self._lost_until = 0  # T after a leader came back that did not know what nodes had gone on along
@@ -131,7 +133,9 @@ class Claims:
         if self.newest is None or window.rank > self.newest.rank:
             self._enthrone(window)
         self._burn(window)
-        self._lost = False
+        if self._lost_at is not None:
+            self._give_up(window, self._lost_at)
+        self._lost_at = None
 
     def _check_order(self, window: Window) -> None:
         if window.fence < self._fence and not self._ever_lost:
@@ -139,7 +143,7 @@ class Claims:
         self._fence = max(self._fence, window.fence)
         place = (window.epoch, window.ancestors)
         twins = {w.digest for w in self.windows.values() if (w.epoch, w.ancestors) == place} - {window.digest}
-        if twins and not self._lost:
+        if twins and self._lost_at is None:
             self._broken(f"window {window.epoch} was published twice over one parent")
 
     def _note_key(self, key: Key) -> None:
@@ -179,6 +183,16 @@ class Claims:
             if everything or (name in self._keys and self._keys[name].born < window.barrier):
                 del self._sealed[name]
 
+    def _give_up(self, window: Window, lost_at: int) -> None:
+        """Count no ticket from before of a key that only nodes have which were not heard since."""
+        known = {key.name for key in window.all}
+        for node in self.world.nodes:
+            held = node.agent._held if node.up else None
+            if held is not None and node.read_back is not None and node.read_back[1] >= lost_at:
+                known |= {key.name for key in (*held.window.all, *held.strays, *_followers(held, node))}
+        for name in self._sealed.keys() - known:
+            del self._sealed[name]
+
     def _lost_on(self, window: Window) -> bool:
         """Whether it lacks a follower that has live tickets, or a leader began anew whom nobody told of a window."""
         if not window.ancestors:
@@ -188,7 +202,7 @@ class Claims:
 
     def store_lost(self) -> None:
         """The store went back."""
-        self._lost = self._ever_lost = True
+        self._lost_at, self._ever_lost = self.world.now, True
         self._choose_newest()
 
     def _choose_newest(self) -> None:
