@@ -20,7 +20,7 @@ from keyrotd.core.errors import ConfigError
 from keyrotd.core.policy import SEVEN_DAYS_MS, Interval, Policy, Schedule, impossible
 from keyrotd.daemon.schedule import cron
 from keyrotd.seal.messages import MAX_SERVERS
-from keyrotd.sections import Fault, read, unknown
+from keyrotd.sections import Fault, Mismatch, located, read, unknown
 from keyrotd.servers.catalogue import COMMON, DRIVERS, Field, Type
 from keyrotd.servers.port import Driver
 from keyrotd.store import addresses
@@ -359,10 +359,16 @@ class _Reading:
         self._settle(store, "namespace", "store.", _shaped(_NAMESPACE, "letters, digits and `._:-`, at most 64"))
         # Without a runtime_dir there is a fault already; any folder does to look at the url.
         runtime_dir = top.get("runtime_dir", Path("/run/keyrotd"))
+        store["address"] = None
+        if "url" not in store:
+            return
         try:
-            store["address"] = addresses.parse(store["url"], runtime_dir=runtime_dir) if "url" in store else None
+            address = addresses.parse(store["url"], runtime_dir=runtime_dir)
+            store["address"] = addresses.placed(address, lambda text: located(text, self._folder))
         except ConfigError as error:
             self.faults += [(f"{self._path}: {words}", hint) for words, hint in error.faults]
+        except Mismatch as mismatch:
+            self._fault(f"store.url: {mismatch}", mismatch.hint)
 
     def _settle_agent(self, agent: dict[str, Any]) -> None:
         self._settle(agent, "listen", "agent.", _listen)

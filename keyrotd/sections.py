@@ -36,7 +36,7 @@ def read(found: Mapping[str, object], fields: Mapping[str, Field], *, at: str, f
         if key in found:
             try:
                 values[key] = _converted(found[key], field, folder)
-            except _Mismatch as mismatch:
+            except Mismatch as mismatch:
                 faults.append((f"{at}{key}: {mismatch}", mismatch.hint))
         elif field.default is REQUIRED:
             faults.append((f"{at}{key}: is missing", field.says))
@@ -54,7 +54,9 @@ def unknown(key: str, known: Iterable[str], *, at: str) -> Fault:
     return f"{at}{shown}: is not known", f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
 
 
-class _Mismatch(Exception):  # noqa: N818 - a step on the way to a fault
+class Mismatch(Exception):  # noqa: N818 - a step on the way to a fault
+    """A value is not what its field takes."""
+
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
@@ -65,12 +67,12 @@ def _converted(found: object, field: Field, folder: Path) -> object:
         case Type.TEXT:
             return _text(found, "a string")
         case Type.PATH:
-            return _path(_text(found, "a path"), folder)
+            return located(_text(found, "a path"), folder)
         case Type.PATHS:
-            return tuple(_path(path, folder) for path in _texts(found, "a path or a list of paths"))
+            return tuple(located(path, folder) for path in _texts(found, "a path or a list of paths"))
         case Type.WORDS:
             if isinstance(found, str):
-                raise _Mismatch("want a list of words, found one string", 'no shell splits it: ["/usr/bin/x", "-y"]')
+                raise Mismatch("want a list of words, found one string", 'no shell splits it: ["/usr/bin/x", "-y"]')
             return tuple(_texts(found, "a list of words"))
         case Type.DURATION:
             return _duration(found)
@@ -78,9 +80,9 @@ def _converted(found: object, field: Field, folder: Path) -> object:
             return _mode(found)
         case Type.COUNT:
             if not isinstance(found, int) or isinstance(found, bool):
-                raise _Mismatch(f"want a whole number, found {_shown(found)}")
+                raise Mismatch(f"want a whole number, found {_shown(found)}")
             if not 0 <= found <= MAX_COUNT:
-                raise _Mismatch(f"want a number between 0 and {MAX_COUNT}, found {found}")
+                raise Mismatch(f"want a number between 0 and {MAX_COUNT}, found {found}")
             return found
         case Type.CHOICE:
             return _choice(found, field.choices)
@@ -90,15 +92,15 @@ def _converted(found: object, field: Field, folder: Path) -> object:
 
 def _text(found: object, want: str) -> str:
     if not isinstance(found, str):
-        raise _Mismatch(f"want {want}, found {_shown(found)}")
+        raise Mismatch(f"want {want}, found {_shown(found)}")
     if not found or not found.isprintable():
-        raise _Mismatch(f"want {want}, found {'nothing' if not found else 'unprintable characters'}")
+        raise Mismatch(f"want {want}, found {'nothing' if not found else 'unprintable characters'}")
     return found
 
 
 def _texts(found: object, want: str) -> Iterator[str]:
     if isinstance(found, list) and not found:
-        raise _Mismatch(f"want {want}, found an empty list")
+        raise Mismatch(f"want {want}, found an empty list")
     return (_text(item, want) for item in (found if isinstance(found, list) else [found]))
 
 
@@ -106,30 +108,31 @@ def _texts(found: object, want: str) -> Iterator[str]:
 _CREDENTIALS = "$CREDENTIALS_DIRECTORY"
 
 
-def _path(text: str, folder: Path) -> Path:
+def located(text: str, folder: Path) -> Path:
+    """Where a path leads that stands in a file of `folder`. Raises Mismatch."""
     begin, _, rest = text.partition("/")
     if begin != _CREDENTIALS:
         return folder / text
     credentials = os.environ.get(begin.removeprefix("$"))
     if not credentials:
         hint = "systemd sets it for a unit with LoadCredential=; at a shell set it to the folder of these files"
-        raise _Mismatch(f"begins with {begin}, which is not set", hint)
+        raise Mismatch(f"begins with {begin}, which is not set", hint)
     return Path(credentials) / rest
 
 
 def _duration(found: object) -> int:
     if isinstance(found, int | float) and not isinstance(found, bool):
-        raise _Mismatch(f"want a duration with its unit, found the number {found}", f'is it "{found}s"?')
+        raise Mismatch(f"want a duration with its unit, found the number {found}", f'is it "{found}s"?')
     try:
         return durations.parse(_text(found, 'a duration such as "1h30m"'))
     except ValueError as error:
-        raise _Mismatch(str(error), "units are d, h, m, s and ms, largest first, each once") from None
+        raise Mismatch(str(error), "units are d, h, m, s and ms, largest first, each once") from None
 
 
 def _mode(found: object) -> int:
     if isinstance(found, str) and len(found) <= 5 and found.isascii() and found.isdigit() and not set(found) & {*"89"}:  # noqa: PLR2004 - "00640"
         return int(found, 8)
-    raise _Mismatch(f"want a file mode, found {_shown(found)}", 'in octal and in quotes: "0640"')
+    raise Mismatch(f"want a file mode, found {_shown(found)}", 'in octal and in quotes: "0640"')
 
 
 def _choice(found: object, choices: tuple[str, ...]) -> str:
@@ -137,7 +140,7 @@ def _choice(found: object, choices: tuple[str, ...]) -> str:
     if word not in choices:
         nearest = difflib.get_close_matches(word, choices, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else None
-        raise _Mismatch(f"want one of {', '.join(choices)}, found {word!r}", hint)
+        raise Mismatch(f"want one of {', '.join(choices)}, found {word!r}", hint)
     return word
 
 

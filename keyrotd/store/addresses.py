@@ -1,10 +1,10 @@
 """Store URLs, parsed strictly into values whose words never show a password."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from keyrotd.core.errors import ConfigError
@@ -138,6 +138,16 @@ def parse(url: str, *, runtime_dir: Path) -> Address:
         tls=scheme.startswith("rediss"),
         **tls,
     )
+
+
+def placed(address: Address, place: Callable[[str], Path]) -> Address:
+    """Return the address with each file that it names where `place` says, also those for its sentinels."""
+    names = ("password_file", "ca_file", "cert_file", "key_file")
+    files: dict[str, Any] = {name: str(place(text)) for name in names if (text := getattr(address, name)) is not None}
+    through = address.through
+    if isinstance(through, Sentinels):
+        through = replace(through, nodes=tuple(placed(node, place) for node in through.nodes))
+    return replace(address, through=through, **files)
 
 
 def embedded_socket(runtime_dir: Path) -> Path:
