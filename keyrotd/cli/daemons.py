@@ -245,6 +245,8 @@ class Parts:
             job = Job("scheduler", schedulers, wakes=self.wakes())
             retrust = partial(_retrust_schedulers, schedulers, self.reporter)
             retrust(self.config)()  # says what it goes by
+            for ring in self.config.rings:
+                self.reporter.expect("scheduler", ring.name)
             return Running(job, retrust, list, self.config.scheduler.listen)
         agents = self.agents()
         job = Job("agent", agents, wakes=self.wakes(), jittered=True)
@@ -296,6 +298,7 @@ class Parts:
 
     def _agent(self, ring: RingConfig, store: RedisStore) -> agent.RingAgent:
         settings = self.config.agent
+        self._expect_servers(ring)
         servers = tuple(_server(server) for server in self.config.servers if server.ring == ring.name)
         return agent.RingAgent(
             agent.Settings(
@@ -316,6 +319,19 @@ class Parts:
                 telemetry=self.reporter,
             ),
         )
+
+    def _expect_servers(self, ring: RingConfig) -> None:
+        servers = self.config.servers_of(ring.name)
+        self.reporter.expect("agent", ring.name, [server.name for server in servers])
+        for server in servers:
+            self.reporter.gauge(
+                "server_info",
+                1,
+                ring=ring.name,
+                server=server.name,
+                driver=server.driver.kind,
+                reloads="yes" if server.driver.facts.reloads else "no",
+            )
 
 
 def _retrust_schedulers(schedulers: Schedulers, reporter: Reporter, fresh: Config) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from keyrotd.core.decide import listed, owes
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.keys import Tenure, names
-from keyrotd.core.messages import Beat, NodeState, Report, ServerReport, ServerState
+from keyrotd.core.messages import Beat, NodeState, ProbeState, Report, ServerReport, ServerState
 from keyrotd.core.policy import MAX_BACKOFF_DOUBLINGS, jittered_ms
 from keyrotd.core.reconcile import (
     Adopt,
@@ -377,6 +377,7 @@ class RingAgent:
         for name, tended in done.items():
             self._take_note(name, tended, self._world.clock.boot_ms() - started_ms)
         self._crashes = tuple(tended.crash for tended in done.values() if tended.crash is not None)
+        self._measure_probes()
         if held is not None:
             self._raise_floor(held.window)
 
@@ -453,11 +454,13 @@ class RingAgent:
         if memory != self._remembered.memory:
             self._write_memory(replace(self._remembered, memory=memory))
         published_at, now_at = self._unproven_at, self._fleet.now()
-        if published_at is not None and now_at is not None and self._read_back() is not None:
+        if self._read_back() is None:
+            return
+        self._world.telemetry.gauge("epoch", window.epoch, ring=window.ring)
+        if published_at is not None and now_at is not None:
             self._unproven_at = None
             took_s = max(0, now_at - published_at) / 1000
             self._world.telemetry.observe("propagation_duration_seconds", took_s, ring=window.ring)
-            self._world.telemetry.gauge("epoch", window.epoch, ring=window.ring)
 
     # Own keys.
 
@@ -487,6 +490,12 @@ class RingAgent:
         if self._footing != (standing, gone) and (standing is Footing.STRANDED or gone):
             telemetry.event("succession.stepped", ring=ring, steps=gone, epoch=held.window.epoch if held else 0)
         self._footing = standing, gone
+
+    def _measure_probes(self) -> None:
+        probed = [report.probe for report in self._server_reports() if report.probe is not ProbeState.NONE]
+        if probed:
+            ratio = probed.count(ProbeState.RESUMED) / len(probed)
+            self._world.telemetry.gauge("probe_resumption_ratio", ratio, ring=self.settings.ring)
 
     def _told(self) -> tuple[object, ...]:
         """What a report says beside its counter."""

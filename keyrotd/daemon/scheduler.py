@@ -132,7 +132,9 @@ class RingScheduler:
         self._reports_bytes = REPORTS_BYTES  # to be read at a time; fewer after a reading that failed
         self._stood = ""  # digest of the window seen last in the store
         self._apart = False  # whether it was said that clocks are
+        self._shown: set[tuple[str, tuple[tuple[str, str], ...]]] = set()  # gauges of this reign, with their labels
         self._fleet = FleetTime(world.clock, 2 * (policy.tick_interval_ms + policy.store_timeout_ms))
+        world.telemetry.gauge("leader", 0, ring=ring)
 
     @property
     def leads(self) -> bool:
@@ -228,6 +230,7 @@ class RingScheduler:
             if beat.signed_at > (self._fleet.newest or 0):
                 self._heard_ms = self._world.clock.boot_ms()
             self._fleet.hear(beat.signed_at)
+            self._world.telemetry.gauge("beat_timestamp_seconds", beat.signed_at / 1000, ring=self.ring)
             if self._past is not None and beat.epoch > self._past.epoch:
                 self._past = None  # the fleet has a newer one: what this one knew is to be forgotten
 
@@ -249,6 +252,9 @@ class RingScheduler:
             self._world.telemetry.event("lease.lost", ring=self.ring, fence=self._reign.fence, why=why)
         self._reign = None
         self._world.telemetry.gauge("leader", 0, ring=self.ring)
+        for metric, labels in self._shown:  # what only a leader knows, whoever leads now says
+            self._world.telemetry.unset(metric, ring=self.ring, **dict(labels))
+        self._shown.clear()
 
     def _check_lease(self) -> None:
         if self._reign is not None and self._world.clock.boot_ms() >= self._reign.ends_ms:
@@ -582,7 +588,8 @@ class RingScheduler:
                     settled_at=view.settled_at,
                 )
                 made = carried(made, view.window, settled_at=view.settled_at, now_at=now_at, terms=terms)
-                self._publish(reign, made, "rotate", reason + _not_waited_for(overdue), who=_asker(view))
+                if self._publish(reign, made, "rotate", reason + _not_waited_for(overdue), who=_asker(view)):
+                    self._count_capped(view.window, made, now_at)
             case Renew(reason, root, overdue):
                 assert view.window is not None  # likewise
                 made = renew(view.window, root=root, fresh=self._fresh_pair(), fence=fence, now_at=now_at, terms=terms)
@@ -631,6 +638,14 @@ class RingScheduler:
         )
         self._record(kind, made.epoch, made.published_at, who, reason)
 
+    def _count_capped(self, before: Window, made: Window, now_at: int) -> None:
+        """Whoever caps the keys that open pays in tickets: say in how many keys."""
+        cap = self.policy.previous_keys
+        kept = {key.name for key in made.all}
+        for key in (before.current, *before.previous):
+            if cap is not None and len(made.previous) >= cap and key.open_at(now_at) and key.name not in kept:
+                self._world.telemetry.count("capped_keys_total", ring=self.ring)
+
     def _decline(self, reign: Reign, request: Request, reason: str, now_at: int) -> None:
         declined = [request_id for request_id, found in reign.requests.items() if found == request]
         self._world.store.settle(ids=declined)
@@ -678,7 +693,9 @@ class RingScheduler:
         self._remember_instant(signed_at)
         if not self._world.store.beat(beat=sign_beat(beat, self.trust.signer), fence=reign.fence):
             self._abdicate("a beat was refused: another one leads, or the lease ran out")
-        elif window.epoch == 1 and not reign.vouched:
+            return
+        self._world.telemetry.gauge("beat_timestamp_seconds", signed_at / 1000, ring=self.ring)
+        if window.epoch == 1 and not reign.vouched:
             # A fleet's first window woke nodes that hold nothing: they may take it only now, with a beat for it.
             self._world.store.wake()
         reign.vouched = True
@@ -712,28 +729,36 @@ class RingScheduler:
         return self._fresh(), self._fresh()
 
     def _measure(self, reign: Reign, decision: Decision, now_at: int) -> None:
-        telemetry, window = self._world.telemetry, reign.window
+        window = reign.window
         held = isinstance(decision, Hold) and (window is None or now_at >= due_at(window, self.policy))
         self._held_since = (self._held_since or now_at) if held else None
-        since_s = 0 if self._held_since is None else self._held_since / 1000
-        telemetry.gauge("rotation_held_since_timestamp_seconds", since_s, ring=self.ring)
         self._say("rotation", f"ring {self.ring}: {decision.reason}" if held and isinstance(decision, Hold) else None)
+        if self._reign is not reign:
+            return
+        self._show("rotation_held_since_timestamp_seconds", (self._held_since or 0) / 1000)
         counted = dict.fromkeys(NodeState, 0)
         for node in live(reign.nodes, self.policy, now_at):
             counted[node.report.state] += 1
         for state, count in counted.items():
-            telemetry.gauge("nodes", count, ring=self.ring, state=state.value)
-        telemetry.gauge("nodes", len(reign.nodes) - sum(counted.values()), ring=self.ring, state="silent")
+            self._show("nodes", count, state=state.value)
+        self._show("nodes", len(reign.nodes) - sum(counted.values()), state="silent")
         if window is None:
             return
         self._say_forgotten_revoke(window, reign, now_at)
-        telemetry.gauge("epoch", window.epoch, ring=self.ring)
-        telemetry.gauge("key_seals_until_timestamp_seconds", window.seals_until / 1000, ring=self.ring)
+        overdue = judge_gate(window, reign.nodes, self.policy, now_at).overdue
+        self._show("nodes_overdue", len(overdue))
+        self._show("epoch", window.epoch)
+        self._show("rotation_due_timestamp_seconds", due_at(window, self.policy) / 1000)
+        self._show("key_seals_until_timestamp_seconds", window.seals_until / 1000)
         for role, key in (("current", window.current), ("next", window.next)):
-            telemetry.gauge("key_made_timestamp_seconds", key.made_at / 1000, ring=self.ring, role=role)
+            self._show("key_made_timestamp_seconds", key.made_at / 1000, role=role)
         actual_ms = max(key.opens_until - key.made_at for key in (window.current, *window.previous))
-        telemetry.gauge("vulnerability_window_seconds", self.policy.worst_ms / 1000, ring=self.ring, kind="worst")
-        telemetry.gauge("vulnerability_window_seconds", actual_ms / 1000, ring=self.ring, kind="actual")
+        self._show("vulnerability_window_seconds", self.policy.worst_ms / 1000, kind="worst")
+        self._show("vulnerability_window_seconds", actual_ms / 1000, kind="actual")
+
+    def _show(self, metric: str, value: float, **labels: str) -> None:
+        self._shown.add((metric, tuple(labels.items())))
+        self._world.telemetry.gauge(metric, value, ring=self.ring, **labels)
 
     def _say_forgotten_revoke(self, window: Window, reign: Reign, now_at: int) -> None:
         """Nodes keep a revocation for good; that store and schedulers lost it is for an operator to judge."""

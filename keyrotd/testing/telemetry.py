@@ -14,5 +14,8 @@ class SilentTelemetry:
     def gauge(self, metric: str, value: float, **labels: str) -> None:
         pass
 
+    def unset(self, metric: str, **labels: str) -> None:
+        pass
+
     def observe(self, metric: str, value: float, **labels: str) -> None:
         pass
