@@ -119,7 +119,7 @@ def _signed(kind: str, read: Callable[[bytes, Keyring, str], object], keys: Call
 
 
 def _report(data: bytes, keyring: Keyring, now_at: int) -> Found:
-    rows = lines.frame(data, kind="report", limit=MAX_BYTES)[1:]
+    rows = lines.frame(data, kind="report", limit=MAX_BYTES).rows[1:]
     values = _fields([row for row in rows if not row.startswith(("server ", "mac "))])
     values["servers"] = [_server(row) for row in rows if row.startswith("server ")]
     ring = str(values.get("ring"))

@@ -96,7 +96,8 @@ class Report:
     `holds` is the digest of the window that the node has accepted, `read_back` that of the window which all its
     servers were seen to hold (None: none, or not all). `counter` only grows, so a replayed report is recognised.
     `reported_at` is the fleet time for which the node tended its servers, 0 while it has none. `steps` counts its steps
-    of succession. `accepts` is as in a beat.
+    of succession. `accepts` is as in a beat. `newer` is its version if that is newer than can be read here in full,
+    else 0: a node that was upgraded first is heard, and waited for if what it says cannot be understood.
     """
 
     ring: str
@@ -113,6 +114,7 @@ class Report:
     poll_interval_ms: int
     servers: tuple[ServerReport, ...]
     accepts: tuple[str, ...] = ()
+    newer: int = 0
 
     @property
     def slots(self) -> int | None:

@@ -31,7 +31,7 @@ from keyrotd.core.reconcile import (
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
 from keyrotd.daemon.clock import Clock, FleetTime
-from keyrotd.daemon.state import FORGOTTEN, Bound, Cache, Folder, Remembered, decode_cache, try_recall
+from keyrotd.daemon.state import FORGOTTEN, Bound, Cache, Folder, Remembered, decode_cache, refuse_downgrade, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
 from keyrotd.daemon.turns import Crash
@@ -630,6 +630,7 @@ class RingAgent:
             data = self._world.runtime.read(self._cache_name)
             cache = None if data is None else decode_cache(data)
         except (CorruptWindow, OSError) as unreadable:
+            refuse_downgrade(unreadable, self._cache_name)
             self._say("cache", f"the cache cannot be read: {unreadable}", hint="it is made anew with the next window")
             return None
         if cache is None:

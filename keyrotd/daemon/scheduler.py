@@ -314,19 +314,21 @@ class RingScheduler:
             window = self._opened(data)
         except CorruptWindow as corrupt:
             self._refused("window", corrupt)
-            if corrupt.reason in _FOR_OTHERS and self._window is None and not self._forsaken(desk.digest):
+            if corrupt.reason in _FOR_OTHERS and self._window is None and not self._forsaken(desk.digest, corrupt):
                 # Another scheduler may well read it; to begin anew over a window that stands would cost every ticket.
                 self._stand_aside(f"the window in the store cannot be read here: {corrupt.reason}")
             return None
         self._say("window", None)
         return window
 
-    def _forsaken(self, digest: str) -> bool:
+    def _forsaken(self, digest: str, corrupt: CorruptWindow) -> bool:
         """Whether nodes that can be read here hold windows, and none this one, or no other scheduler leads for long."""
         reports = [self._read_report(name, data) for name, data in (self._handed_in(()) or {}).items()]
         held = {report.holds for report in reports if report is not None} - {None}
         silent_ms = self._world.clock.boot_ms() - self._heard_ms
-        return bool(held) and (digest not in held or silent_ms > 2 * self.policy.speak_ms)
+        # What a newer keyrotd made was proven to be a scheduler's: while nodes hold it, people decide who goes on.
+        alone = corrupt.reason != "version" and silent_ms > 2 * self.policy.speak_ms
+        return bool(held) and (digest not in held or alone)
 
     def _settle_window(self, reign: Reign, window: Window | None, desk: Desk, now_at: int) -> None:
         """A window newly standing has not been read back by anybody yet, as far as this reign knows."""
@@ -382,6 +384,9 @@ class RingScheduler:
         reign.nodes = tuple(node for name, node in nodes.items() if name not in silent)
         reign.reports_read_at = now_at
         self._say_refused("reports", self._spoilt)
+        newer = [name for name, node in nodes.items() if node.report.newer]
+        words = f"ring {self.ring}: {listed(newer)} run a newer keyrotd, and report what this one does not know"
+        self._say("newer reports", words if newer else None, hint=_SCHEDULERS_TOO)
         strangers = bool(known) and desk.report_count > len(known)
         failed_twice = handed_in is None and strangers and self._reports_bytes < REPORTS_BYTES // 4
         read = REPORTS if handed_in is None else len(handed_in)
@@ -789,6 +794,8 @@ class RingScheduler:
     def _say(self, key: str, text: str | None, *, hint: str | None = None, **fields: object) -> None:
         self._world.telemetry.fault(f"{self.ring}: {key}", text, hint=hint, ring=self.ring, **fields)
 
+
+_SCHEDULERS_TOO = "upgrade the schedulers, too: until then only what both know counts (docs/upgrades.md)"
 
 _CLOCK = (
     "run a time daemon on every scheduler: one that takes over without having heard the one before goes by its own "

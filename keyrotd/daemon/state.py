@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 from keyrotd.core.decide import NO_MEMORY, Memory
-from keyrotd.core.errors import CorruptWindow
+from keyrotd.core.errors import ConfigError, CorruptWindow
 from keyrotd.daemon.clock import Clock, Heard
-from keyrotd.seal import lines
-from keyrotd.seal.lines import Lines, line
+from keyrotd.seal import lines, versions
+from keyrotd.seal.lines import line
 from keyrotd.servers import files
 
 #: Two full windows and the time; a fleet that forks more often than that keeps the newest.
@@ -63,16 +63,16 @@ class Remembered:
     bound: Bound | None = None
 
     def encode(self) -> bytes:
-        return "".join(
+        return versions.body(
+            "memory",
             (
-                "keyrotd memory v1\n",
                 line("floor", self.memory.floor),
                 line("barrier", self.memory.barrier),
                 line("fence", self.fence),
                 line("signed_at", self.signed_at),
                 line("life", self.life),
                 line("bound", *(("-",) if self.bound is None else (self.bound.boot_id, self.bound.boot_ms))),
-            )
+            ),
         ).encode()
 
 
@@ -81,7 +81,7 @@ def recall(folder: Folder, name: str) -> Remembered:
     data = folder.read(name)
     if data is None:
         return Remembered()
-    body = Lines("memory", lines.frame(data, kind="memory", limit=MAX_MEMORY_BYTES)[1:], first=2)
+    body = lines.own(data, kind="memory", limit=MAX_MEMORY_BYTES)
     found = Remembered(
         memory=Memory(floor=body.take("floor", lines.number), barrier=body.take("barrier", lines.number)),
         fence=body.take("fence", lines.number),
@@ -115,9 +115,9 @@ class Cache:
     heard: Heard
 
     def encode(self) -> bytes:
-        head = "".join(
+        head = versions.body(
+            "cache",
             (
-                "keyrotd cache v1\n",
                 line("boot_id", self.heard.boot_id),
                 line("boot_ms", self.heard.boot_ms),
                 line("fleet_at", self.heard.fleet_at),
@@ -127,7 +127,7 @@ class Cache:
                 line("stood_in", "yes" if self.stood_in else "no"),
                 line("sealed", *([name.hex() for name in self.sealed] or "-")),
                 line("sizes", len(self.links), *(len(window) for window in self.windows)),
-            )
+            ),
         )
         return head.encode() + self.links + b"".join(self.windows)
 
@@ -136,12 +136,13 @@ _CACHE_HEAD_LINES = 10
 
 
 def decode_cache(data: bytes) -> Cache:
-    """Read a cache back; raises CorruptWindow if it is not what `encode` wrote."""
+    """Read a cache back; raises CorruptWindow if it is not what `encode` wrote, or holds what cannot be read here."""
+    versions.look(data, kind="cache")
     pieces = data.split(b"\n", _CACHE_HEAD_LINES)
     if len(data) > MAX_CACHE_BYTES or len(pieces) <= _CACHE_HEAD_LINES:
         lines.refuse("cache: cut short, or too long")
     head, rest = b"".join(piece + b"\n" for piece in pieces[:-1]), pieces[-1]
-    body = Lines("cache", lines.frame(head, kind="cache", limit=MAX_MEMORY_BYTES)[1:], first=2)
+    body = lines.frame(head, kind="cache", limit=MAX_MEMORY_BYTES).body()
     boot_id, boot_ms = body.take("boot_id", lines.name), body.take("boot_ms", lines.number)
     fleet_at, moved = body.take("fleet_at", lines.number), body.take("moved", lines.yes_or_no)
     confirmed_at = body.take("confirmed_at", lines.maybe(lines.number))
@@ -154,9 +155,13 @@ def decode_cache(data: bytes) -> Cache:
     for size in sizes:
         pieces.append(rest[:size])
         rest = rest[size:]
+    links, *windows = pieces
+    versions.look(links, kind="links")
+    for window in windows:
+        versions.look(window, kind="window")
     return Cache(
-        windows=tuple(pieces[1:]),
-        links=pieces[0],
+        windows=tuple(windows),
+        links=links,
         confirmed_at=confirmed_at,
         spread=spread,
         stood_in=stood_in,
@@ -174,8 +179,20 @@ FORGOTTEN = "a new one is written; until then only beats tell old windows from n
 
 
 def try_recall(folder: Folder, name: str) -> tuple[Remembered, str | None]:
-    """Recall, or begin anew and say why: a floor that cannot be read must not keep a node from its keys."""
+    """
+    Recall, or begin anew and say why: a floor that cannot be read must not keep a node from its keys.
+
+    Raises ConfigError for a floor that a newer keyrotd wrote: that one can be read, if not here.
+    """
     try:
         return recall(folder, name), None
     except (CorruptWindow, OSError) as unreadable:
+        refuse_downgrade(unreadable, name)
         return Remembered(), f"what was remembered in {name} cannot be read: {unreadable}"
+
+
+def refuse_downgrade(unreadable: CorruptWindow | OSError, name: str) -> None:
+    """Raise ConfigError where another version wrote file `name`: whoever cannot read it must not write over it."""
+    if isinstance(unreadable, CorruptWindow) and unreadable.reason == "version":
+        hint = "nothing was changed: start the version that wrote it, and go back as docs/upgrades.md says"
+        raise ConfigError([(f"{name}: {unreadable}", hint)]) from unreadable

@@ -5,10 +5,12 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from keyrotd.core.errors import CorruptWindow
+from keyrotd.seal import versions
 
 T = TypeVar("T")
 
@@ -28,23 +30,37 @@ _SAFE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def frame(data: bytes, *, kind: str, limit: int) -> list[str]:
-    """The lines of a `kind` of version 1, looked at only as far as their size, alphabet and first line."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The lines of a message, the first one too, looked at only as far as their size, alphabet and first line."""
+
+    kind: str
+    version: int
+    rows: list[str]
+
+    @property
+    def newer(self) -> bool:
+        """Whether it may say more than is read here."""
+        return self.version > versions.NEWEST[self.kind]
+
+    def body(self, *, end: int | None = None) -> "Lines":
+        """The lines between the first and `end`."""
+        return Lines(self.kind, self.rows[1:end], first=2, version=self.version)
+
+
+def frame(data: bytes, *, kind: str, limit: int) -> Frame:
+    """Raises CorruptWindow for what nobody wrote as a `kind`, of whatever version: see `versions.refuse_unread`."""
     if len(data) > limit:
         raise CorruptWindow(f"{kind}: want at most {limit} bytes, found {len(data)}", reason="too large")
     if not data.endswith(b"\n") or data.translate(None, _PRINTABLE):
         refuse(f"{kind}: want lines of printable ASCII, the last one ended too")
-    lines = data.decode("ascii").split("\n")[:-1]
-    version = re.fullmatch(rf"keyrotd {kind} v([1-9][0-9]{{0,8}})", lines[0])
-    if version is None:
-        refuse(f"{kind}: want `keyrotd {kind} v1` as the first line")
-    if version[1] != "1":
-        raise CorruptWindow(
-            f"{kind}: want version 1, found {version[1]}",
-            reason="version",
-            hint="the writer is a later keyrotd: upgrade this one first",
-        )
-    return lines
+    return Frame(kind, versions.version_of(data, kind=kind), data.decode("ascii").split("\n")[:-1])
+
+
+def own(data: bytes, *, kind: str, limit: int) -> "Lines":
+    """The body of what a daemon wrote for itself; what is of another version is refused as that, whatever its size."""
+    versions.look(data, kind=kind)
+    return frame(data, kind=kind, limit=limit).body()
 
 
 def refuse(message: str) -> NoReturn:
@@ -52,12 +68,17 @@ def refuse(message: str) -> NoReturn:
 
 
 class Lines:
-    """A cursor over lines in their one right order. Errors name the line by number and never quote it."""
+    """
+    A cursor over lines in their one right order. Errors name the line by number and never quote it.
 
-    def __init__(self, kind: str, lines: list[str], *, first: int = 1) -> None:
+    Lines that a later version than is read here added at the end are left alone.
+    """
+
+    def __init__(self, kind: str, lines: list[str], *, first: int = 1, version: int = 1) -> None:
         self._kind = kind
         self._lines = lines
         self._first = first
+        self._version = version
         self._at = 0
 
     def take(self, field: str, parse: Callable[[str], T]) -> T:
@@ -73,11 +94,14 @@ class Lines:
         self._at += 1
         return value
 
-    def next_is(self, field: str) -> bool:
-        return self._at < len(self._lines) and self._lines[self._at].startswith(f"{field} ")
+    def next_is(self, field: str, *, since: int = 1) -> bool:
+        """Whether a `field` follows, which version `since` brought: in an older one it has no place."""
+        if self._at >= len(self._lines) or self._version < since:
+            return False
+        return self._lines[self._at].startswith(f"{field} ")
 
     def end(self) -> None:
-        if self._at < len(self._lines):
+        if self._at < len(self._lines) and self._version <= versions.NEWEST[self._kind]:
             refuse(f"{self._here}: want no more lines")
 
     @property

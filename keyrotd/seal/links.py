@@ -21,9 +21,8 @@ from keyrotd.core.errors import CorruptWindow, WeakSeed
 from keyrotd.core.stek import Stek
 from keyrotd.core.succession import Line, Succession
 from keyrotd.core.window import Key, key_words
-from keyrotd.seal import lines
+from keyrotd.seal import lines, versions
 from keyrotd.seal.keyfiles import Kek, Keks, Rand
-from keyrotd.seal.lines import Lines
 from keyrotd.seal.window import NONCE_BYTES, SEALED_SEED, key_of
 
 #: Some lines of up to 2.5 KiB, and as many strays as a window has keys, each of 300 bytes.
@@ -43,17 +42,17 @@ def seal_links(links: Links, *, ring: str, keks: Keks, rand: Rand) -> bytes:
     rows = [f"{role} {key_words(line.oldest)} {_roots(line)} {line.ends_at}" for role, line in _lines(links)]
     keys = [line.oldest for _, line in _lines(links)]
     rows += [f"stray {key_words(key)}" for key in links.strays]
-    head = "keyrotd links v1\n" + lines.line("ring", ring) + lines.line("kek", kek.id)
+    head = (lines.line("ring", ring), lines.line("kek", kek.id))
     body = (
         f"{row} {lines.to_base64(_sealed(key, row, ring, kek, rand))}\n"
         for row, key in zip(rows, (*keys, *links.strays), strict=True)
     )
-    return (head + "".join(body)).encode()
+    return versions.body("links", (*head, *body)).encode()
 
 
 def open_links(data: bytes, *, ring: str, keks: Keks) -> Links:
     """Raises CorruptWindow for what this node's agent did not write, or not with a KEK that is at hand."""
-    body = Lines("links", lines.frame(data, kind="links", limit=MAX_BYTES)[1:], first=2)
+    body = lines.own(data, kind="links", limit=MAX_BYTES)
     if body.take("ring", lines.name) != ring:
         raise CorruptWindow("links: are of another ring", reason="wrong ring")
     kek_id = body.take("kek", lines.key_id)

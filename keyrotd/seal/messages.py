@@ -22,9 +22,9 @@ from keyrotd.core.messages import (
     ServerReport,
     ServerState,
 )
-from keyrotd.seal import lines
+from keyrotd.seal import lines, versions
 from keyrotd.seal.keyfiles import Kek, Keks, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
-from keyrotd.seal.lines import Lines, line
+from keyrotd.seal.lines import Frame, Lines, line
 from keyrotd.seal.signed import envelope, prove, refuse_other_ring, signed
 
 #: With the ids of three full key files, which it names while keys change.
@@ -44,14 +44,16 @@ M = TypeVar("M", Beat, Request, Event, Report)
 
 
 def sign_beat(beat: Beat, signer: SigningKey) -> bytes:
-    body = _body(
+    body = versions.body(
         "beat",
-        line("ring", beat.ring),
-        line("epoch", beat.epoch),
-        line("digest", beat.digest or "-"),
-        line("confirmed_at", lines.or_dash(beat.confirmed_at)),
-        line("signed_at", beat.signed_at),
-        *_accepts_lines(beat.accepts),
+        (
+            line("ring", beat.ring),
+            line("epoch", beat.epoch),
+            line("digest", beat.digest or "-"),
+            line("confirmed_at", lines.or_dash(beat.confirmed_at)),
+            line("signed_at", beat.signed_at),
+            *_accepts_lines(beat.accepts),
+        ),
     )
     data = signed(body, kind="beat", signer=signer).encode()
     return _as_meant(beat, data, _beat(envelope(data, kind="beat", limit=MAX_BEAT_BYTES).body_lines()))
@@ -65,15 +67,17 @@ def read_beat(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> Be
 
 
 def sign_request(request: Request, operator: OperatorKey) -> bytes:
-    body = _body(
+    body = versions.body(
         "request",
-        line("ring", request.ring),
-        line("goal", request.goal.value),
-        line("past_epoch", request.past_epoch),
-        line("drop_live_keys", "yes" if request.drop_live_keys else "no"),
-        line("who", lines.to_text(request.who)),
-        line("reason", lines.to_text(request.reason)),
-        line("made_at", request.made_at),
+        (
+            line("ring", request.ring),
+            line("goal", request.goal.value),
+            line("past_epoch", request.past_epoch),
+            line("drop_live_keys", "yes" if request.drop_live_keys else "no"),
+            line("who", lines.to_text(request.who)),
+            line("reason", lines.to_text(request.reason)),
+            line("made_at", request.made_at),
+        ),
     )
     data = signed(body, kind="request", signer=operator).encode()
     return _as_meant(request, data, _request(envelope(data, kind="request", limit=MAX_REQUEST_BYTES).body_lines()))
@@ -88,14 +92,16 @@ def read_request(data: bytes, *, operator_verifiers: tuple[OperatorVerifyKey, ..
 
 def sign_event(event: Event, signer: SigningKey) -> bytes:
     """One line of history. Its words are clipped to what may be printed: history never stops a scheduler."""
-    body = _body(
+    body = versions.body(
         "event",
-        line("ring", event.ring),
-        line("kind", event.kind),
-        line("epoch", event.epoch),
-        line("happened_at", event.happened_at),
-        line("who", lines.to_text(lines.clip(event.who, MAX_WHO))),
-        line("reason", lines.to_text(lines.clip(event.reason, MAX_REASON))),
+        (
+            line("ring", event.ring),
+            line("kind", event.kind),
+            line("epoch", event.epoch),
+            line("happened_at", event.happened_at),
+            line("who", lines.to_text(lines.clip(event.who, MAX_WHO))),
+            line("reason", lines.to_text(lines.clip(event.reason, MAX_REASON))),
+        ),
     )
     data = signed(body, kind="event", signer=signer).encode()
     clipped = replace(event, who=lines.clip(event.who, MAX_WHO), reason=lines.clip(event.reason, MAX_REASON))
@@ -111,45 +117,51 @@ def read_event(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> E
 
 def write_report(report: Report, keks: Keks) -> bytes:
     """A node's word under the first of `keks`. Faults are clipped to what may be printed, so that none mutes a node."""
-    body = _body(
+    body = versions.body(
         "report",
-        line("ring", report.ring),
-        line("node", report.node),
-        line("counter", report.counter),
-        line("reported_at", report.reported_at),
-        line("state", report.state.value),
-        line("steps", report.steps),
-        line("epoch", report.epoch),
-        line("holds", lines.or_dash(report.holds)),
-        line("read_back", lines.or_dash(report.read_back)),
-        line("floor", report.floor),
-        line("barrier", report.barrier),
-        line("poll_interval_ms", report.poll_interval_ms),
-        *_accepts_lines(report.accepts),
-        *(_server_line(server) for server in report.servers),
+        (
+            line("ring", report.ring),
+            line("node", report.node),
+            line("counter", report.counter),
+            line("reported_at", report.reported_at),
+            line("state", report.state.value),
+            line("steps", report.steps),
+            line("epoch", report.epoch),
+            line("holds", lines.or_dash(report.holds)),
+            line("read_back", lines.or_dash(report.read_back)),
+            line("floor", report.floor),
+            line("barrier", report.barrier),
+            line("poll_interval_ms", report.poll_interval_ms),
+            *_accepts_lines(report.accepts),
+            *(_server_line(server) for server in report.servers),
+        ),
     )
     data = (body + line("mac", keks[0].id, _mac(keks[0], report.ring, body).hex())).encode()
-    _report(Lines("report", lines.frame(data, kind="report", limit=MAX_REPORT_BYTES)[1:-1], first=2))
+    _report(lines.frame(data, kind="report", limit=MAX_REPORT_BYTES).body(end=-1))
     return data
 
 
 def read_report(data: bytes, *, keks: Keks, ring: str) -> Report:
+    """A node's proven word. What a newer keyrotd reports is read as far as this one goes: see `Report.newer`."""
     found = lines.frame(data, kind="report", limit=MAX_REPORT_BYTES)
-    kek_id, mac = Lines("report", found[-1:], first=len(found)).take("mac", _mac_words)
+    rows = found.rows
+    kek_id, mac = Lines("report", rows[-1:], first=len(rows)).take("mac", _mac_words)
     kek = next((kek for kek in keks if kek.id == kek_id), None)
     if kek is None:
-        node = Lines("report", found[2:3], first=3).take("node", lines.node)
+        node = Lines("report", rows[2:3], first=3).take("node", lines.node)
         raise CorruptWindow(
             f"ring {ring}: a report in the name of {node} is under KEK {kek_id}, which is not at hand",
             reason="unknown kek",
             hint=f"does {node} have this ring's KEK file? until it has, nobody waits for it and it takes no window",
         )
     # Under the key of the ring that it names: a report cannot be moved to another ring that has the same KEK.
-    body = Lines("report", found[1:-1], first=2)
-    claimed = Lines("report", found[1:2], first=2).take("ring", lines.name)
-    if not hmac.compare_digest(mac, _mac(kek, claimed, "".join(row + "\n" for row in found[:-1]))):
+    claimed = Lines("report", rows[1:2], first=2).take("ring", lines.name)
+    if not hmac.compare_digest(mac, _mac(kek, claimed, "".join(row + "\n" for row in rows[:-1]))):
         raise CorruptWindow(f"ring {ring}: the MAC of a report does not fit", reason="bad signature")
-    return _of_ring("report", _report(body), ring)
+    if found.newer:
+        return _of_ring("report", _newer_report(found), ring)
+    versions.refuse_unread("report", found.version)
+    return _of_ring("report", _report(found.body(end=-1)), ring)
 
 
 def _beat(body: Lines) -> Beat:
@@ -217,6 +229,30 @@ def _report(body: Lines) -> Report:
     return report
 
 
+def _newer_report(found: Frame) -> Report:
+    """Every line that is known here; where one has words that are not, that the node lives, and no more."""
+    try:
+        return replace(_report(found.body(end=-1)), newer=found.version)
+    except CorruptWindow:
+        body = found.body(end=-1)
+        return Report(
+            ring=body.take("ring", lines.name),
+            node=body.take("node", lines.node),
+            counter=body.take("counter", lines.number),
+            reported_at=body.take("reported_at", lines.number),
+            state=NodeState.BEHIND,
+            steps=0,
+            epoch=0,
+            holds=None,
+            read_back=None,
+            floor=0,
+            barrier=0,
+            poll_interval_ms=0,
+            servers=(),
+            newer=found.version,
+        )
+
+
 def _accepts_lines(ids: tuple[str, ...]) -> tuple[str, ...]:
     return (line("accepts", *ids),) if ids else ()
 
@@ -259,10 +295,6 @@ def _mac(kek: Kek, ring: str, body: str) -> bytes:
 def _mac_words(rest: str) -> tuple[str, bytes]:
     kek_id, mac = rest.split(" ")
     return lines.key_id(kek_id), bytes.fromhex(lines.digest(mac))
-
-
-def _body(kind: str, *rows: str) -> str:
-    return f"keyrotd {kind} v1\n" + "".join(rows)
 
 
 def _as_meant(value: M, data: bytes, read: M) -> bytes:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from keyrotd.core.errors import CorruptWindow
-from keyrotd.seal import lines
+from keyrotd.seal import lines, versions
 from keyrotd.seal.keyfiles import OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.seal.lines import Lines
 
@@ -18,14 +18,16 @@ class Envelope:
     """A message taken apart as far as needed to check its signature. `tail` stands after it and is not under it."""
 
     kind: str
+    version: int
     body: list[str]
     signer_id: str
     signature: bytes
     tail: list[str]
 
     def body_lines(self) -> Lines:
-        """The body without its first line, which is known by now."""
-        return Lines(self.kind, self.body[1:], first=2)
+        """The body without its first line. Only here a version that is not read is refused: `prove` comes first."""
+        versions.refuse_unread(self.kind, self.version)
+        return Lines(self.kind, self.body[1:], first=2, version=self.version)
 
     def tail_lines(self) -> Lines:
         return Lines(self.kind, self.tail, first=len(self.body) + 2)
@@ -38,11 +40,12 @@ def signed(body: str, *, kind: str, signer: SigningKey | OperatorKey) -> str:
 
 def envelope(data: bytes, *, kind: str, limit: int) -> Envelope:
     found = lines.frame(data, kind=kind, limit=limit)
-    at = next((at for at, line in enumerate(found) if line.startswith("signed ")), None)
+    rows = found.rows
+    at = next((at for at, line in enumerate(rows) if line.startswith("signed ")), None)
     if at is None:
         lines.refuse(f"{kind}: want a `signed` line, found none")
-    signer_id, signature = Lines(kind, found[at:], first=at + 1).take("signed", _signed_words)
-    return Envelope(kind, found[:at], signer_id, signature, found[at + 1 :])
+    signer_id, signature = Lines(kind, rows[at:], first=at + 1).take("signed", _signed_words)
+    return Envelope(kind, found.version, rows[:at], signer_id, signature, rows[at + 1 :])
 
 
 def prove(found: Envelope, *, verifiers: tuple[VerifyKey, ...] | tuple[OperatorVerifyKey, ...]) -> None:
