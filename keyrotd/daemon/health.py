@@ -72,6 +72,7 @@ class _Server(ThreadingHTTPServer):
         self._crashed = crashed
         self._lock = threading.Lock()
         self._served: dict[socket.socket, None] = {}  # in the order in which they came
+        self.address_family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
         super().__init__(listen, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's signature

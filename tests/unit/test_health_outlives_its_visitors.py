@@ -47,6 +47,24 @@ def server(pages: Pages) -> Iterator[HealthServer]:
     server.close()
 
 
+def test_it_listens_on_ipv6_where_it_is_told_to() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("not run: this machine has no IPv6 loopback")
+    pages = Pages()
+    server = HealthServer(
+        ("::1", 0), alive=lambda: (True, ""), ready=lambda: (True, ""), metrics=pages.metrics, crashed=print
+    )
+
+    try:
+        with socket.create_connection(("::1", server.port), timeout=20) as visitor:
+            visitor.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            assert visitor.recv(15) == b"HTTP/1.0 200 OK"
+    finally:
+        server.close()
+
+
 def visit(server: HealthServer, request: bytes = b"") -> socket.socket:
     visitor = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     visitor.sendall(request)
