@@ -72,6 +72,16 @@ def traffic_server() -> Path:
     return _wanted("traffic_server")
 
 
+def promtool() -> Path:
+    """Prometheus' own checker, as Debian packages it (2.42 in Debian 12); for tests marked `debian`."""
+    return _wanted("promtool")
+
+
+def prometheus() -> Path:
+    """Prometheus as Debian packages it (2.42 in Debian 12); for tests marked `debian`."""
+    return _wanted("prometheus")
+
+
 def openssl() -> Path:
     """The openssl command: a TLS client that is not ours."""
     return _wanted("openssl")
@@ -222,6 +232,8 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
             _find_traffic_server,
             "apt-get install trafficserver trafficserver-dev g++ make libssl-dev",
         ),
+        "promtool": _Probe("the promtool command", lambda: _on_path("promtool"), "apt-get install prometheus"),
+        "prometheus": _Probe("Debian's prometheus", lambda: _on_path("prometheus"), "apt-get install prometheus"),
         "openssl": _Probe("the openssl command", lambda: _on_path("openssl"), "apt-get install openssl"),
         "faketime": _Probe("the faketime command", lambda: _on_path("faketime"), "apt-get install faketime"),
     }

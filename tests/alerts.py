@@ -1,0 +1,34 @@
+"""What deploy/prometheus ships, read without a YAML parser: names, expressions and the metrics that these ask for."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from keyrotd.daemon.telemetry import COUNTERS, GAUGES, HISTOGRAMS
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "deploy" / "prometheus" / "keyrotd.rules.yml"
+_METRIC = re.compile(r"\bkeyrotd_(\w+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
+
+
+def alerts() -> list[str]:
+    return re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.MULTILINE)
+
+
+def unknown_metrics(expression: str) -> Iterator[str]:
+    """Every metric in `expression` that no daemon shows, and every label asked for that it does not have."""
+    labels = {name: {*metric.labels} for table in (GAUGES, COUNTERS) for name, metric in table.items()}
+    for name, metric in HISTOGRAMS.items():
+        labels |= {f"{name}_{part}": {*metric.labels, "le"} for part in ("bucket", "count", "sum")}
+    for name, matchers in _METRIC.findall(expression):
+        if name not in labels:
+            yield name
+        else:
+            yield from (
+                f"{name}{{{label}}}" for label in _MATCHER.findall(matchers) if label not in _known(labels[name])
+            )
+
+
+def _known(labels: set[str]) -> set[str]:
+    return {*labels, "job", "instance"}
