@@ -241,15 +241,19 @@ class Parts:
 
     def running(self, role: Role) -> Running:
         if role == "scheduler":
-            schedulers = self.schedulers()
-            job = Job("scheduler", schedulers, wakes=self.wakes())
+            replicas = self.config.store.wait_replicas
+            stores = [self.store(ring.name, wait_replicas=replicas) for ring in self.config.rings]
+            schedulers = self.schedulers(stores)
+            job = Job("scheduler", schedulers, wakes=RedisWakes(stores, schedules=True))
             retrust = partial(_retrust_schedulers, schedulers, self.reporter)
             retrust(self.config)()  # says what it goes by
             for ring in self.config.rings:
                 self.reporter.expect("scheduler", ring.name)
             return Running(job, retrust, list, self.config.scheduler.listen)
-        agents = self.agents()
-        job = Job("agent", agents, wakes=self.wakes(), jittered=True)
+        rings = [ring for ring in self.config.rings if any(server.ring == ring.name for server in self.config.servers)]
+        stores = [self.store(ring.name) for ring in rings]
+        agents = Agents([self._agent(ring, store) for ring, store in zip(rings, stores, strict=True)], stores)
+        job = Job("agent", agents, wakes=RedisWakes(stores, schedules=False), jittered=True)
         retrust = partial(_retrust_agents, agents, self.reporter)
         retrust(self.config)()
         return Running(job, retrust, agents.unready, self.config.agent.listen)
@@ -264,13 +268,7 @@ class Parts:
             wait_replicas=wait_replicas,
         )
 
-    def wakes(self) -> RedisWakes:
-        settings = self.config.store
-        rings = [ring.name for ring in self.config.rings]
-        return RedisWakes(settings.address, rings=rings, namespace=settings.namespace, timeout_ms=settings.timeout_ms)
-
-    def schedulers(self) -> Schedulers:
-        replicas = self.config.store.wait_replicas
+    def schedulers(self, stores: Sequence[RedisStore]) -> Schedulers:
         return Schedulers(
             [
                 scheduler.RingScheduler(
@@ -279,22 +277,17 @@ class Parts:
                     ring.policy,
                     _scheduler_trust(self.config, ring),
                     scheduler.World(
-                        store=self.store(ring.name, wait_replicas=replicas),
+                        store=store,
                         state=DiskFolder(self.config.state_dir),
                         clock=self.clock,
                         rand=os.urandom,
                         telemetry=self.reporter,
                     ),
-                    wait_replicas=replicas,
+                    wait_replicas=self.config.store.wait_replicas,
                 )
-                for ring in self.config.rings
+                for ring, store in zip(self.config.rings, stores, strict=True)
             ]
         )
-
-    def agents(self) -> Agents:
-        rings = [ring for ring in self.config.rings if any(server.ring == ring.name for server in self.config.servers)]
-        stores = [self.store(ring.name) for ring in rings]
-        return Agents([self._agent(ring, store) for ring, store in zip(rings, stores, strict=True)], stores)
 
     def _agent(self, ring: RingConfig, store: RedisStore) -> agent.RingAgent:
         settings = self.config.agent

@@ -170,8 +170,8 @@ def persistence(info: Info, *, snapshots: bool | None) -> Iterator[Finding]:
         )
 
 
-#: A node's poll and its subscription, for each ring; and what schedulers and people need.
-_CONNECTIONS_A_REPORT, _CONNECTIONS_BESIDE = 2, 16
+#: A node polls and listens over one connection for each ring. Schedulers and people need some too.
+_CONNECTIONS_BESIDE = 16
 _CROWDED_PERCENT = 80
 
 
@@ -179,7 +179,7 @@ def clients(info: Info, use: Use) -> Finding:
     most, used = info.maxclients, info.clients
     if most is None or used is None:
         return note("store.clients", "does not tell its maxclients", "`redis-cli CONFIG GET maxclients`")
-    needed = (use.reports or 0) * _CONNECTIONS_A_REPORT + _CONNECTIONS_BESIDE
+    needed = (use.reports or 0) + _CONNECTIONS_BESIDE
     fleet = "a fleet that cannot be counted from here" if use.reports is None else counted(use.reports, "report")
     state = f"{used} of {most} connections are in use, {fleet} may take {needed}"
     if needed > most or used >= most:

@@ -56,6 +56,8 @@ FORGET_AFTER_MS = 86_400_000
 _FOR_OTHERS = frozenset({"unknown kek", "unknown signer", "version"})
 #: A node counts its lives by the wall clock (daemon/agent), which may be this far ahead of ours.
 _FUTURE_LIFE_S = 86_400
+#: A fleet that looks for a new window all at once is a queue as long as itself, in which beats and leases stand too.
+NODES_A_MS = 10
 #: A beat's instant goes to disk this often.
 SIGNED_AT_EVERY_MS = 60_000
 
@@ -619,7 +621,12 @@ class RingScheduler:
         sealed = seal_window(made, keks=self.trust.keks, signer=self.trust.signer, rand=self._world.rand)
         self._remember(window=made)  # before it can be seen: nothing is ever signed below what once was
         published = self._world.store.publish(
-            window=sealed, digest=made.digest, epoch=made.epoch, fence=made.fence, parent=self._stood
+            window=sealed,
+            digest=made.digest,
+            epoch=made.epoch,
+            fence=made.fence,
+            parent=self._stood,
+            spread_ms=len(reign.nodes) // NODES_A_MS,
         )
         match published:
             case Published():

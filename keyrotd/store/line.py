@@ -6,11 +6,12 @@ drips its answer would hold a tick for as long as it likes. What stays unbounded
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import SHUT_RDWR, socket
+from socket import socket
+from ssl import SSLWantReadError
 from typing import Any, Final, Protocol
 
 from keyrotd.store.addresses import Address
@@ -51,10 +52,11 @@ class Line(Protocol):
 
 @dataclass(slots=True)
 class Bounds:
-    """Until when, and how many bytes more, a socket may be read."""
+    """Until when, and how many bytes more, a socket may be read. Not `waiting`: nothing but what has come."""
 
     until: float = 0.0
     left: int = 0
+    waiting: bool = True
 
     def begin(self, timeout_ms: int, answer_bytes: int) -> None:
         self.until = time.monotonic() + timeout_ms / 1000
@@ -63,6 +65,15 @@ class Bounds:
     @property
     def remaining_s(self) -> float:
         return max(0.0, self.until - time.monotonic())
+
+    @contextmanager
+    def glancing(self, most_bytes: int) -> Iterator[None]:
+        """Read what has come, up to so many bytes, and wait for nothing."""
+        left, self.left, self.waiting = self.left, most_bytes, False
+        try:
+            yield
+        finally:
+            self.left, self.waiting = left, True
 
     @contextmanager
     def narrowed(self, parts: int) -> Iterator[None]:
@@ -124,12 +135,20 @@ def _answer(line: Line) -> object:
         return refusal
 
 
-def hang_up(line: Any) -> None:  # noqa: ANN401 - a Line, of which no caller else may know the socket
-    """End whatever another thread is reading from `line`; that thread closes it."""
-    open_socket = line._sock  # noqa: SLF001
-    if open_socket is not None:
-        with suppress(OSError):
-            open_socket.shutdown(SHUT_RDWR)
+def subscribe(line: Any, channel: str, hear: Callable[[object], object]) -> None:  # noqa: ANN401 - a Line, whose parser nobody else may know
+    """Have `hear` told whatever is said on `channel`, between answers and among them. Raises what FAILED lists."""
+    line._parser.set_pubsub_push_handler(hear)  # noqa: SLF001
+    line.send_packed_command(line.pack_commands([("SUBSCRIBE", channel)]), check_health=False)
+    line.read_response(push_request=True)
+
+
+def fileno(line: Any) -> int:  # noqa: ANN401 - likewise its socket
+    """Return the number of an open line's socket; -1 when it was closed, by whatever thread."""
+    try:
+        number: int = line._sock.fileno()  # noqa: SLF001
+    except AttributeError:
+        return -1
+    return number
 
 
 def _whereabouts(address: Address) -> dict[str, Any]:
@@ -156,28 +175,33 @@ class BoundedSocket:
         self._bounds = bounds
 
     def recv(self, size: int) -> bytes:
-        self._begin()
-        received = self._raw.recv(size)
+        with self._bounded():
+            received = self._raw.recv(size)
         self._bounds.left -= len(received)
         return received
 
     def recv_into(self, buffer: bytearray) -> int:  # how hiredis reads, where it is installed
-        self._begin()
-        received = self._raw.recv_into(buffer)
+        with self._bounded():
+            received = self._raw.recv_into(buffer)
         self._bounds.left -= received
         return received
 
     def sendall(self, data: bytes) -> None:
-        self._begin()
-        self._raw.sendall(data)
+        with self._bounded():
+            self._raw.sendall(data)
 
-    def _begin(self) -> None:
-        remaining_s = self._bounds.remaining_s
-        if remaining_s == 0:
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        remaining_s = self._bounds.remaining_s if self._bounds.waiting else 0
+        if remaining_s == 0 and self._bounds.waiting:
             raise TimeoutError
         if self._bounds.left < 0:
             raise ValueError("the answer is too large")
         self._raw.settimeout(remaining_s)
+        try:
+            yield
+        except (BlockingIOError, SSLWantReadError):
+            raise TimeoutError from None
 
     def settimeout(self, timeout_s: float | None) -> None:
         """Do nothing: the bounds rule."""

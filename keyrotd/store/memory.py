@@ -92,7 +92,10 @@ class MemoryStore:
     server: MemoryServer
     fault: Callable[[str], Fault | None] = _sound
 
-    def publish(self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str) -> Published | Fenced | Moved:
+    def publish(
+        self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str, spread_ms: int = 0
+    ) -> Published | Fenced | Moved:
+        _ = spread_ms  # here nobody is many
         fitting("publish", window, limits.WINDOW_BYTES)
         named("publish", digest)
         with _call(self, "publish") as ring:

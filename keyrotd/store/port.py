@@ -102,7 +102,8 @@ class Store(Protocol):
     Fenced: they happen at once and whole, or not at all, and never for a scheduler that was overtaken.
 
     - `publish` writes only for the newest fence, and only over `parent` ('' : over nothing). On success the offer of
-      that same window is dropped and the channel wakes everybody. Asked again for what it has done, it says Published.
+      that same window is dropped and the channel wakes everybody, each at a moment of its own within `spread_ms`. Asked
+      again for what it has done, it says Published.
 
     Timely: late is as bad as never.
 
@@ -135,7 +136,7 @@ class Store(Protocol):
     def ring(self) -> str: ...
 
     def publish(
-        self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str
+        self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str, spread_ms: int = 0
     ) -> Published | Fenced | Moved: ...
 
     def lead(self, *, holder: str, ttl_ms: int, fence_above: int, known_digest: str) -> Desk: ...

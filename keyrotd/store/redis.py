@@ -11,7 +11,8 @@ Keyspace, for a namespace and a ring:
     <namespace>:{<ring>}:offers    hash    digest: sealed bytes
     <namespace>:{<ring>}:requests  hash    id: request, until settled
     <namespace>:{<ring>}:history   list    events, newest first
-    <namespace>:{<ring>}:wake      channel an empty message: something happened
+    <namespace>:{<ring>}:wake      channel something happened: a message says over how many ms to spread the looking,
+                                           nothing for none, or that it is a request
 
 The braces are a hash tag: a cluster keeps all of a ring on one node. Nothing but the lease ever expires.
 """
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store import answers, limits, plain, scripts
 from keyrotd.store.addresses import Address
+from keyrotd.store.ear import FOR_SCHEDULERS, Ear
 from keyrotd.store.limits import fitting, named
 from keyrotd.store.port import Desk, Fenced, Look, Moved, Poll, Published
 from keyrotd.store.redispy import ResponseError
@@ -36,6 +38,20 @@ _Value = TypeVar("_Value")
 
 def channel(namespace: str, ring: str) -> str:
     return f"{namespace}:{{{ring}}}:wake"
+
+
+class Listening:
+    """A store's connection, for whoever hears what is said there; any thread may."""
+
+    def __init__(self, wire: Wire, ear: Ear) -> None:
+        self.ear = ear
+        self.listen = wire.listen
+        self._wire = wire
+
+    @property
+    def fileno(self) -> int:
+        """What to watch for something said; -1 while nothing can be."""
+        return self._wire.fileno
 
 
 class RedisStore:
@@ -56,13 +72,15 @@ class RedisStore:
         self._history = f"{prefix}:history"
         self._wake = channel(namespace, ring)
 
-    def publish(self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str) -> Published | Fenced | Moved:
+    def publish(
+        self, *, window: bytes, digest: str, epoch: int, fence: int, parent: str, spread_ms: int = 0
+    ) -> Published | Fenced | Moved:
         fitting("publish", window, limits.WINDOW_BYTES)
         named("publish", digest)
         run = Run(
             scripts.PUBLISH,
             (self._window, self._fence, self._offers),
-            (window, digest, epoch, fence, parent, self._wake),
+            (window, digest, epoch, fence, parent, self._wake, spread_ms),
         )
         return self._ask("publish", answers.outcome, run)
 
@@ -144,7 +162,7 @@ class RedisStore:
     def request(self, *, id: str, request: bytes) -> None:  # noqa: A002 - as in the port
         named("request", id)
         fitting("request", request, limits.REQUEST_BYTES)
-        self._ask("request", _anything, ("HSET", self._requests, id, request), ("PUBLISH", self._wake, ""))
+        self._ask("request", _anything, ("HSET", self._requests, id, request), ("PUBLISH", self._wake, FOR_SCHEDULERS))
 
     def settle(self, *, ids: Iterable[str]) -> None:
         self._remove("settle", self._requests, list(ids))
@@ -168,6 +186,15 @@ class RedisStore:
 
     def wake(self) -> None:
         self._ask("wake", _anything, ("PUBLISH", self._wake, ""))
+
+    def listen(self, *, schedules: bool, changed: Callable[[], None]) -> Listening:
+        """
+        Hear the ring's channel from the next question on; `changed` is called whenever there may be news of that.
+
+        `schedules`: as a scheduler, to whom requests are said.
+        """
+        ear = self._wire.ear = Ear(self._wake, schedules=schedules, changed=changed)
+        return Listening(self._wire, ear)
 
     def close(self) -> None:
         self._wire.close()

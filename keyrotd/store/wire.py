@@ -5,13 +5,15 @@ redis-py's own retries multiply its timeouts. Here a question is asked again onc
 it, and when a node says that another one should be asked; all of that within the one bound.
 """
 
+import threading
 import time
 from itertools import count
 from typing import Any, Final
 
 from keyrotd.core.errors import StoreUnavailable
 from keyrotd.store.addresses import Address
-from keyrotd.store.line import FAILED, Bounds, Line, Words, converse
+from keyrotd.store.ear import Ear
+from keyrotd.store.line import FAILED, Bounds, Line, Words, converse, fileno, subscribe
 from keyrotd.store.redispy import (
     AskError,
     AuthenticationError,
@@ -39,19 +41,28 @@ _SHOWN_CHARACTERS = 160
 #: A slot that moves while we ask takes two or three; nodes that send us round in circles get no more than these.
 _FOLLOWED = 8
 _PAUSE_S = 0.01
+#: What is said on a channel is short; whoever may publish may say anything, and as often.
+_SAID_BYTES = 65_536
 
 Command = Run | Words
 
 
 class Wire:
-    """Asks the one node that should be asked; finds it and connects by itself. Belongs to one thread."""
+    """
+    Asks the one node that should be asked; finds it and connects by itself. Belongs to one thread.
+
+    With an `ear` the connection also hears a channel: another thread may then watch `fileno`, and `listen`.
+    """
 
     def __init__(self, address: Address, *, timeout_ms: int) -> None:
         self.address = address
         self.timeout_ms = timeout_ms
+        self.ear: Ear | None = None
         self._route = route_to(address)
         self._bounds = Bounds()
         self._connection: Line | None = None
+        self._listening = False
+        self._turn = threading.RLock()  # whoever reads from the connection, reads alone
 
     def ask(self, operation: str, *commands: Command, answer_bytes: int = ANSWER_BYTES) -> list[Any]:
         """Send all commands in one round trip; a command's refusal is a ResponseError among the answers."""
@@ -65,13 +76,13 @@ class Wire:
             try:
                 return self._exchange(commands)
             except FAILED as error:
-                self.close()
+                self._lose(error)
                 if isinstance(error, RedisTimeoutError):
                     raise unavailable(self.address, operation, error, self.timeout_ms) from error
         try:
             return self._exchange(commands)
         except FAILED as error:
-            self.close()
+            self._lose(error)
             raise unavailable(self.address, operation, error, self.timeout_ms) from error
 
     def then(self, *command: str | bytes | int, answer_bytes: int = ANSWER_BYTES) -> Any:  # noqa: ANN401 - an answer has whatever shape the server gave it
@@ -85,8 +96,8 @@ class Wire:
         self._bounds.left = min(self._bounds.left, answer_bytes)
         try:
             return self._exchange((command,))[0]
-        except FAILED:
-            self.close()
+        except FAILED as error:
+            self._lose(error)
             return None
 
     @property
@@ -94,14 +105,63 @@ class Wire:
         return int(self._bounds.remaining_s * 1000)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._connection = None
+        with self._turn:
+            if self._connection is not None:
+                self._connection.disconnect()
+                self._connection, self._listening = None, False
+
+    # Hearing.
+
+    @property
+    def fileno(self) -> int:
+        """What to watch for something said; -1 while nothing can be."""
+        line = self._connection
+        return fileno(line) if self._listening and line is not None else -1
+
+    def listen(self) -> None:
+        """Take in what was said since the last question, and wait for nothing."""
+        with self._turn:
+            if not self._listening or self._connection is None:
+                return
+            try:
+                with self._bounds.glancing(_SAID_BYTES):
+                    while True:
+                        self._connection.read_response(disconnect_on_error=False, push_request=True)
+            except RedisTimeoutError:
+                return
+            except FAILED as error:
+                self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        self.close()
+        if self.ear is not None:
+            self.ear.lose(str(unavailable(self.address, "wait", error, self.timeout_ms)))
+            self.ear.changed()
+
+    def _subscribe(self, line: Line, ear: Ear) -> None:
+        """Before anything is asked: what is published from now on is either read or heard of."""
+        try:
+            subscribe(line, ear.channel, ear.hear)
+        except ResponseError as refusal:
+            ear.refuse(str(unavailable(self.address, "wait", refusal, self.timeout_ms)))
+        else:
+            self._listening = True
+            ear.begin()
 
     def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
+        with self._turn:
+            try:
+                return self._asked(commands)
+            finally:
+                if self.ear is not None:
+                    self.ear.changed()
+
+    def _asked(self, commands: tuple[Command, ...]) -> list[Any]:
         for turns in count():
             if self._connection is None:
                 self._connection = self._route.reach(self._bounds)
+            if self.ear is not None and not self._listening and self.ear.due:
+                self._subscribe(self._connection, self.ear)
             answers = _converse(self._connection, commands)
             for at, answer in enumerate(answers):
                 if type(answer) is AskError:  # redis-py calls each MOVED an ASK too

@@ -68,12 +68,14 @@ def behind(*nodes: Address, name: str = NAME) -> RedisStore:
 def test_a_failover_by_order_is_followed_by_store_and_listener(
     fleet: Watched, store: RedisStore, namespace: str
 ) -> None:
-    wakes = RedisWakes(fleet.address, rings=["edge"], namespace=namespace, timeout_ms=TIMEOUT_MS)
+    node = store_on(fleet.address, namespace=namespace, timeout_ms=TIMEOUT_MS)
+    wakes = RedisWakes([node], schedules=False)
     asking = RedisStore(fleet.address, ring="edge", namespace=namespace, timeout_ms=TIMEOUT_MS, wait_replicas=2)
     lead(store)
     publish(store, "d1", "")
     wait_until(lambda: lead(asking).replicas == 2, "both replicas have the window")
-    wait_until(lambda: not wakes.wait(20) and subscribers(fleet.primary.redis, namespace) == 1, "it listens")
+    node.look()
+    assert subscribers(fleet.primary.redis, namespace) == 1
     old = fleet.primary
 
     fleet.sentinels[0].redis.execute_command("SENTINEL", "FAILOVER", NAME)
@@ -82,11 +84,14 @@ def test_a_failover_by_order_is_followed_by_store_and_listener(
     assert (once_back(lambda: lead(store)).digest, fleet.primary is old) == ("d1", False)
     assert publish(store, "d2", "d1") == Published()
     assert fleet.primary.redis.hget(f"{namespace}:{{edge}}:window", "digest") == b"d2"
-    wait_until(lambda: wakes.wait(50), "a hint comes with the new connection")
-    wait_until(lambda: not wakes.wait(20) and subscribers(fleet.primary.redis, namespace) == 1, "it listens there")
+    wait_until(lambda: wakes.wait(50), "the loss of its connection hints at another one")
+    once_back(node.look)
+    wait_until(lambda: not wakes.wait(20) or not node.look(), "and nobody says more")
+    assert subscribers(fleet.primary.redis, namespace) == 1
     store.wake()
     assert wakes.wait(int(PATIENCE_S * 1000))
     wakes.close()
+    node.close()
     asking.close()
 
 

@@ -1,7 +1,7 @@
 -- Write the next window: {'published'}, {'fenced', newest} or {'moved', found}; the latter two write nothing.
--- KEYS window fence offers   ARGV window digest epoch fence parent channel
+-- KEYS window fence offers   ARGV window digest epoch fence parent channel hint
 local window, fence, offers = unpack(KEYS)
-local bytes, digest, epoch, mine, parent, channel = unpack(ARGV)
+local bytes, digest, epoch, mine, parent, channel, hint = unpack(ARGV)
 
 local found, beside = stored(window)
 if found == digest and beside == mine then return {'published'} end
@@ -14,5 +14,5 @@ without_memory(window)
 make_room(window, 'hash')
 redis.call('HSET', window, 'window', bytes, 'digest', digest, 'epoch', epoch, 'fence', mine)
 if redis.call('TYPE', offers).ok == 'hash' then redis.call('HDEL', offers, digest) end
-redis.call('PUBLISH', channel, '')
+redis.call('PUBLISH', channel, hint)
 return {'published'}
