@@ -1,5 +1,6 @@
-"""What deploy/prometheus ships, read without a YAML parser: names, expressions and the metrics that these ask for."""
+"""What deploy/ ships for Prometheus and Grafana: alerts, expressions, and the metrics that these ask for."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,18 @@ from keyrotd.daemon.telemetry import COUNTERS, GAUGES, HISTOGRAMS
 
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "deploy" / "prometheus" / "keyrotd.rules.yml"
+DASHBOARD = ROOT / "deploy" / "grafana" / "keyrotd.json"
 _METRIC = re.compile(r"\bkeyrotd_(\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
 
 
 def alerts() -> list[str]:
     return re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.MULTILINE)
+
+
+def dashboard_expressions() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
 
 
 def unknown_metrics(expression: str) -> Iterator[str]:
