@@ -110,6 +110,21 @@ def cxx_compiler() -> Path:
     return _wanted("cxx_compiler")
 
 
+def buildah() -> Path:
+    """The buildah command: images without an engine; for tests marked `debian`."""
+    return _wanted("buildah")
+
+
+def mmdebstrap() -> Path:
+    """The mmdebstrap command: Debian in a folder; for tests marked `debian`."""
+    return _wanted("mmdebstrap")
+
+
+def runc() -> Path:
+    """The runc command: runs a folder as a container; for tests marked `debian`."""
+    return _wanted("runc")
+
+
 def missing() -> dict[str, str]:
     """What this machine lacks, each with the way to get it."""
     return {f"{name} ({probe.what})": probe.hint for name, probe in _PROBES.items() if probe.find() is None}
@@ -139,6 +154,10 @@ def _executable(path: Path) -> Path | None:
 def _on_path(name: str) -> Path | None:
     found = shutil.which(name)
     return None if found is None else Path(found)
+
+
+def _as_root(name: str) -> Path | None:
+    return _on_path(name) if os.geteuid() == 0 else None
 
 
 def _in_wheel(package: str, *inside: str) -> Path | None:
@@ -235,6 +254,9 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         "promtool": _Probe("the promtool command", lambda: _on_path("promtool"), "apt-get install prometheus"),
         "prometheus": _Probe("Debian's prometheus", lambda: _on_path("prometheus"), "apt-get install prometheus"),
         "openssl": _Probe("the openssl command", lambda: _on_path("openssl"), "apt-get install openssl"),
+        "buildah": _Probe("the buildah command, and root", lambda: _as_root("buildah"), "apt-get install buildah"),
+        "mmdebstrap": _Probe("the mmdebstrap command", lambda: _on_path("mmdebstrap"), "apt-get install mmdebstrap"),
+        "runc": _Probe("the runc command, and root", lambda: _as_root("runc"), "apt-get install runc"),
         "faketime": _Probe("the faketime command", lambda: _on_path("faketime"), "apt-get install faketime"),
     }
 )
