@@ -4,7 +4,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import click
 
 from keyrotd.cli.check import signer_faults
 from keyrotd.cli.options import CONFIG_OPTION
-from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, load, needs, stays
+from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, key_files, load, needs, stays
 from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import Secrets
@@ -93,6 +93,8 @@ def _begin(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> Conf
     """Read the configuration, and be the only daemon of these roles that has its folders."""
     config = _ready_for(load(config_path), roles)
     _make_folders(config)
+    if "agent" in roles:
+        _make_key_folders(config)
     for folder in (config.state_dir, config.runtime_dir):
         for role in roles:
             stack.enter_context(locked(folder, role))
@@ -223,6 +225,18 @@ def _make_folders(config: Config) -> None:
         except OSError as error:
             fault = f"{config.path}: {key}: cannot make {folder}: {(error.strerror or str(error)).lower()}"
             raise ConfigError([(fault, "make it, owned by the user that keyrotd runs as")]) from error
+
+
+def _make_key_folders(config: Config) -> None:
+    """
+    Make what is missing: a volume of Kubernetes is open to all at its root, and no key goes where anybody may write.
+
+    A folder that cannot be made is its server's fault alone, which its driver tells.
+    """
+    for server in config.servers:
+        for path in key_files(server.driver):
+            with suppress(OSError):
+                path.parent.mkdir(mode=0o750)
 
 
 def _holder() -> str:
