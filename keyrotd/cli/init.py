@@ -28,9 +28,6 @@ Examples:
   keyrotd init --format kubernetes --store redis://valkey.default.svc | kubectl apply -f -
 """
 
-#: Where pods find what the manifests hold.
-_MOUNTED_AT = Path("/etc/keyrotd")
-
 
 def _ring(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
     if not RING_NAME.fullmatch(name):
@@ -66,7 +63,7 @@ def init(folder: Path | None, ring: str, store: str | None, form: str) -> None:
     """
     Write keyrotd.toml and secrets/ into DIR. What is there already is never touched.
 
-    With --format kubernetes nothing is written: Secrets and a ConfigMap go to standard output.
+    With --format kubernetes nothing is written: Secrets go to standard output, for the charts in deploy/helm.
     """
     made_at = SystemClock().wall_ms()
     secrets = {name: dated(text, made_at) for name, text in make_secrets(ring, os.urandom).items()}
@@ -75,8 +72,8 @@ def init(folder: Path | None, ring: str, store: str | None, form: str) -> None:
             raise click.UsageError("--format kubernetes writes no files: leave DIR out")
         if store is None or store == "embedded:":
             raise click.UsageError("--format kubernetes needs --store: one that every pod reaches")
-        click.echo("\n---\n".join(_manifests(ring, store, secrets)))
-        click.echo(_ADVICE, err=True)
+        click.echo("\n---\n".join(_manifests(ring, secrets)))
+        click.echo(_advice(ring, store), err=True)
         return
     if folder is None:
         raise click.UsageError("DIR is missing: where shall keyrotd.toml and secrets/ go?")
@@ -192,14 +189,14 @@ ticket_lifetime = "2h"
 """
 
 
-def _manifests(ring: str, url: str, secrets: dict[str, str]) -> Iterator[str]:
-    kek = f"{ring}.kek"
-    label = re.sub(r"[^a-z0-9]+", "-", ring).strip("-")
-    config = _toml(ring, url, runtime_dir="/run/keyrotd", state_dir=_STATE_DIR)
-    block = "".join(f"    {line}\n" if line else "\n" for line in config.splitlines())
-    yield _manifest("ConfigMap", "keyrotd", f"  keyrotd.toml: |\n{block}")
+def _manifests(ring: str, secrets: dict[str, str]) -> Iterator[str]:
     for name, who, keys in (
-        (f"keyrotd-ring-{label}", f"schedulers, and the agents of ring {ring}", (kek, "verify.key")),
+        (
+            "keyrotd-verify",
+            "schedulers and all agents; no secret, but who changes it chooses their leader",
+            ("verify.key",),
+        ),
+        (f"keyrotd-ring-{_label(ring)}", f"schedulers, and the agents of ring {ring}", (f"{ring}.kek",)),
         ("keyrotd-scheduler", "schedulers, nobody else", ("signing.key", "operator-verify.key")),
         (
             "keyrotd-operator",
@@ -208,15 +205,32 @@ def _manifests(ring: str, url: str, secrets: dict[str, str]) -> Iterator[str]:
         ),
     ):
         data = "".join(f"  {key}: {base64.b64encode(secrets[key].encode()).decode()}\n" for key in keys)
-        yield f"# For {who}.\n" + _manifest("Secret", name, data, kind="type: Opaque\n")
+        yield f"# For {who}.\n{_MANIFEST.format(name=name, data=data)}".rstrip("\n")
 
 
-def _manifest(what: str, name: str, data: str, *, kind: str = "") -> str:
-    labels = "  labels:\n    app.kubernetes.io/name: keyrotd\n"
-    return f"apiVersion: v1\nkind: {what}\nmetadata:\n  name: {name}\n{labels}{kind}data:\n{data}".rstrip("\n")
+def _label(ring: str) -> str:
+    """Return what Kubernetes takes as part of a name; the charts do the same."""
+    return re.sub(r"[^a-z0-9]+", "-", ring).strip("-")
 
 
-_ADVICE = f"""\
-Mount the ConfigMap at {_MOUNTED_AT}/keyrotd.toml and a pod's Secrets together (a projected volume, defaultMode 0440,
-fsGroup of the pod) at {_MOUNTED_AT}/secrets; /run/keyrotd is an emptyDir of medium Memory.
-These keys exist nowhere else: what you do not apply or keep is gone."""
+_MANIFEST = """\
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {name}
+  labels:
+    app.kubernetes.io/name: keyrotd
+type: Opaque
+data:
+{data}"""
+
+
+def _advice(ring: str, url: str) -> str:
+    return f"""\
+These keys exist nowhere else: what you do not apply or keep is gone.
+values for the charts keyrotd and keyrotd-sidecar, which find these Secrets by their names:
+    config:
+      store:
+        url: {json.dumps(url)}
+      ring:
+        - name: {ring}"""

@@ -3,7 +3,6 @@
 import base64
 import re
 import stat
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -125,26 +124,29 @@ def test_a_url_is_written_so_that_it_is_read_back(tmp_path: Path) -> None:
 
 
 def test_manifests_hold_what_files_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", str(tmp_path), "--store", "redis://valkey", "--ring", "edge_1."]) == exits.DONE
+    capsys.readouterr()
     assert run(["init", "--format", "kubernetes", "--store", "redis://valkey", "--ring", "edge_1."]) == exits.DONE
 
-    manifests = capsys.readouterr().out.split("---\n")
+    printed, told = capsys.readouterr()
+    manifests = printed.split("---\n")
     names = [re.findall(r"(?m)^kind: (\w+)\nmetadata:\n  name: ([a-z0-9-]+)$", manifest) for manifest in manifests]
     assert names == [
-        [("ConfigMap", "keyrotd")],
+        [("Secret", "keyrotd-verify")],
         [("Secret", "keyrotd-ring-edge-1")],
         [("Secret", "keyrotd-scheduler")],
         [("Secret", "keyrotd-operator")],
     ]
-    (tmp_path / "secrets").mkdir()
-    for manifest in manifests[1:]:
-        for name, value in re.findall(r"(?m)^  (\S+): ([A-Za-z0-9+/=]+)$", manifest.partition("data:")[2]):
-            (tmp_path / "secrets" / name).write_bytes(base64.b64decode(value, validate=True))
-            (tmp_path / "secrets" / name).chmod(0o600)
-    block = manifests[0].partition("keyrotd.toml: |\n")[2]
-    assert all(not line or line.startswith("    ") for line in block.splitlines())
-    (tmp_path / "keyrotd.toml").write_text(re.sub(r"(?m)^    ", "", block), "utf-8")
-    assert tomllib.loads((tmp_path / "keyrotd.toml").read_text("utf-8"))["ring"][0]["name"] == "edge_1."
+    found = {
+        name: base64.b64decode(value, validate=True)
+        for manifest in manifests
+        for name, value in re.findall(r"(?m)^  (\S+): ([A-Za-z0-9+/=]+)$", manifest.partition("data:")[2])
+    }
+    assert set(found) == {path.name for path in (tmp_path / "secrets").iterdir()}
+    for name, value in found.items():
+        (tmp_path / "secrets" / name).write_bytes(value)
     assert run(["check", "--config", str(tmp_path / "keyrotd.toml")]) == exits.DONE
+    assert 'url: "redis://valkey"\n      ring:\n        - name: edge_1.' in told
 
 
 @pytest.mark.parametrize(
