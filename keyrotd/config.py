@@ -12,6 +12,8 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, assert_never
@@ -27,12 +29,15 @@ from keyrotd.store import addresses
 from keyrotd.store.addresses import Address
 from keyrotd.tls.target import Target, parse_server_name, parse_target
 
+#: `ring.edge` is a section, `` the top of the file.
+Written: TypeAlias = Mapping[str, Mapping[str, object]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
-    """`url` is as written, with a password if it has one: no repr shows it. `address` is what it means."""
+    """`address` is what `url` means: it names files, and holds no password itself."""
 
-    url: str = field(repr=False)
+    url: str
     address: Address
     namespace: str
     timeout_ms: int
@@ -105,9 +110,15 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All of one file, every relation between its values checked; `path` is how its reader called it."""
+    """
+    All of one file and its fragments, every relation between values checked; `path` is how its reader called it.
+
+    `written` is what stands there, by section: what a reload tells its differences by.
+    """
 
     path: Path
+    fragments: tuple[Path, ...]
+    written: Written = field(repr=False, compare=False)
     runtime_dir: Path
     state_dir: Path
     store: StoreConfig
@@ -183,6 +194,10 @@ DRIVER = Field(type=Type.CHOICE, says=f"one of {', '.join(DRIVERS)}", choices=tu
 #: Larger than a fleet's worth of servers in one file.
 MAX_FILE_BYTES: Final = 1 << 20
 
+#: Beside the file: each `*.toml` in it has [[server]] sections, as if they stood at the file's end, in order of names.
+FRAGMENTS: Final = "conf.d"
+MAX_FRAGMENTS: Final = 256
+
 RING_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
@@ -190,27 +205,20 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
 
 
-def load(path: Path, *, now_at: int | None = None) -> Config:
-    """Read the file at `path`. Raises ConfigError with every fault. Cron's gaps are judged from `now_at`, None: now."""
-    reading = _Reading(path, now_at=time.time_ns() // 1_000_000 if now_at is None else now_at)
+def load(path: Path, *, now_at: int | None = None, environ: Mapping[str, str] | None = os.environ) -> Config:
+    """
+    Read the file at `path` and its fragments. Raises ConfigError with every fault.
+
+    Cron's gaps are judged from `now_at`, None: now. Paths have the variables of `environ`, None: they keep the names.
+    """
+    # Not resolve(): what lies beside a link to the file is meant, in Kubernetes above all.
+    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100
+    place = partial(located, folder=folder, environ=environ)
+    reading = _Reading(path, place, now_at=time.time_ns() // 1_000_000 if now_at is None else now_at)
     config = reading.config(_toml(path))
     if reading.faults or config is None:
         raise ConfigError(list(dict.fromkeys(reading.faults)))
     return config
-
-
-def stays(before: Config, after: Config) -> tuple[str, ...]:
-    """Return what a reload does not take: sections that differ and need a restart."""
-    held = {
-        "runtime_dir": (before.runtime_dir, after.runtime_dir),
-        "state_dir": (before.state_dir, after.state_dir),
-        "[store]": (before.store, after.store),
-        "[[ring]] name": ({ring.name for ring in before.rings}, {ring.name for ring in after.rings}),
-        "[scheduler] listen": (before.scheduler.listen, after.scheduler.listen),
-        "[agent]": (before.agent, after.agent),
-        "[[server]]": (before.servers, after.servers),
-    }
-    return tuple(what for what, (old, new) in held.items() if old != new)
 
 
 Role: TypeAlias = Literal["scheduler", "agent", "standalone", "operator"]
@@ -264,15 +272,27 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError([(f"{path}: is not TOML: {words[:1].lower()}{words[1:]}", None)]) from None
 
 
+def _fragments(path: Path) -> tuple[Path, ...]:
+    """The fragments of the file at `path`, by name; hidden ones are somebody's drafts, or Kubernetes' own."""
+    folder = path.parent / FRAGMENTS
+    try:
+        # Not glob(): it finds nothing where it may not look.
+        found = sorted(each for each in folder.iterdir() if each.suffix == ".toml" and not each.name.startswith("."))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ConfigError([(f"{folder}: cannot be read: {(error.strerror or str(error)).lower()}", None)]) from error
+    if len(found) > MAX_FRAGMENTS:
+        raise ConfigError([(f"{folder}: has {len(found)} fragments, {MAX_FRAGMENTS} are enough", None)])
+    return tuple(found)
+
+
 class _Reading:
     """One file being read: what it says becomes values, what is wrong with it gathers in `faults`."""
 
-    def __init__(self, path: Path, *, now_at: int) -> None:
+    def __init__(self, path: Path, place: Callable[[str], Path], *, now_at: int) -> None:
         self.faults: list[Fault] = []
-        self._path = path
-        # Not resolve(): what lies beside a link to the file is meant, in Kubernetes above all.
-        self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100
-        self._now_at = now_at
+        self._path, self._place, self._now_at = path, place, now_at
 
     def config(self, toml: dict[str, Any]) -> Config | None:
         known = {*SECTIONS[""], *SECTIONS, "server"} - {""}
@@ -287,6 +307,8 @@ class _Reading:
         self._settle_agent(agent)
         rings = [self._ring(*found) for found in self._tables(toml, "ring")]
         servers = [self._server(*found) for found in self._tables(toml, "server")]
+        fragments = list(self._fragments())
+        servers += [server for fragment in fragments for server in fragment.servers]
         if not rings:
             self._fault("ring: there is none", "add [[ring]] with a name and a kek_file")
         self._refuse_twins(rings, servers)
@@ -302,21 +324,47 @@ class _Reading:
             return None
         return Config(
             path=self._path,
+            fragments=tuple(fragment.path for fragment in fragments),
+            written=_written(toml, fragments),
             **top,
             store=StoreConfig(**_timed(store)),
             secrets=SecretsConfig(**secrets),
             rings=tuple(ring for ring in built if ring is not None),
             scheduler=SchedulerConfig(**_timed(scheduler)),
             agent=AgentConfig(**_timed(agent)),
-            servers=tuple(ServerConfig(**server) for server in servers),
+            servers=tuple(
+                ServerConfig(**{key: value for key, value in server.items() if key != "file"}) for server in servers
+            ),
             log=LogConfig(**log),
         )
+
+    def _fragments(self) -> Iterator["_Fragment"]:
+        """A path in a fragment means what it means here, so that sections may move from one to the other."""
+        try:
+            paths = _fragments(self._path)
+        except ConfigError as error:
+            self.faults += error.faults
+            return
+        for path in paths:
+            part = _Reading(path, self._place, now_at=self._now_at)
+            try:
+                yield part._fragment(_toml(path), main=self._path)
+            except ConfigError as error:
+                self.faults += error.faults
+            self.faults += part.faults
+
+    def _fragment(self, toml: dict[str, Any], *, main: Path) -> "_Fragment":
+        for key in toml:
+            if key != "server":
+                self._fault(f"{key}: has no place in a fragment", f"only [[server]] has; the rest stands in {main}")
+        tables = list(self._tables(toml, "server"))
+        return _Fragment(self._path, [self._server(*found) for found in tables], [table for table, _ in tables])
 
     def _fault(self, words: str, hint: str | None) -> None:
         self.faults.append((f"{self._path}: {words}", hint))
 
     def _read(self, found: Mapping[str, object], fields: Mapping[str, Field], at: str) -> dict[str, Any]:
-        section = read(found, fields, at=f"{self._path}: {at}", folder=self._folder)
+        section = read(found, fields, at=f"{self._path}: {at}", place=self._place)
         self.faults += section.faults
         return dict(section.values)
 
@@ -364,7 +412,12 @@ class _Reading:
             return
         try:
             address = addresses.parse(store["url"], runtime_dir=runtime_dir)
-            store["address"] = addresses.placed(address, lambda text: located(text, self._folder))
+            if address.password is not None:
+                self._fault(
+                    "store.url: holds a password, which belongs into no configuration",
+                    "write it to a file of mode 0600, and name that: ?password_file=FILE",
+                )
+            store["address"] = addresses.placed(address, self._place)
         except ConfigError as error:
             self.faults += [(f"{self._path}: {words}", hint) for words, hint in error.faults]
         except Mismatch as mismatch:
@@ -392,7 +445,7 @@ class _Reading:
         fields = DRIVERS[driver].fields if driver else {}
         rest = {key: value for key, value in found.items() if key != "driver" and (driver or key in COMMON)}
         values = self._read(rest, {**COMMON, **fields}, at)
-        server = {key: values[key] for key in COMMON if key in values}
+        server = {"file": self._path, **{key: values[key] for key in COMMON if key in values}}
         self._settle(server, "name", at, _shaped(_SERVER_NAME, "letters, digits and `._-`, at most 64"))
         self._settle(server, "probe", at, _target)
         self._settle(server, "sni", at, _host_name)
@@ -411,7 +464,9 @@ class _Reading:
     def _refuse_twins(self, rings: list[dict[str, Any]], servers: list[dict[str, Any]]) -> None:
         for kind, tables in (("ring", rings), ("server", servers)):
             for name in _twins(table.get("name") for table in tables):
-                self._fault(f'{kind} "{name}": there are two of this name', "give each its own")
+                files = dict.fromkeys(str(table.get("file", "")) for table in tables if table.get("name") == name)
+                where = f", in {' and '.join(files)}" if len(files) > 1 else ""
+                self._fault(f'{kind} "{name}": there are two of this name{where}', "give each its own")
         for path in _twins(ring.get("kek_file") for ring in rings):
             self._fault(f"kek_file {path}: two rings share it", "a node of one could read the keys of the other")
         for path in _twins(path for server in servers for path in key_files(server.get("driver"))):
@@ -426,7 +481,7 @@ class _Reading:
         for server in servers:
             if names and "ring" in server and server["ring"] not in names:
                 found = f'server "{server.get("name", "?")}": ring: there is no ring "{server["ring"]}"'
-                self._fault(found, f"known: {', '.join(sorted(names))}")
+                self.faults.append((f"{server['file']}: {found}", f"known: {', '.join(sorted(names))}"))
 
     def _policed(
         self, ring: dict[str, Any], daemons: dict[str, int | None], servers: list[dict[str, Any]]
@@ -442,6 +497,23 @@ class _Reading:
         for words, hint in impossible(policy, slots=slots, notice_delay_ms=notice_delay_ms):
             self._fault(ring["at"] + words, hint)
         return RingConfig(name=ring["name"], kek_file=ring["kek_file"], policy=policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fragment:
+    """A file of [[server]] sections: what they come to, and what they were read from."""
+
+    path: Path
+    servers: list[dict[str, Any]]
+    tables: list[dict[str, Any]]
+
+
+def _written(toml: dict[str, Any], fragments: Iterable[_Fragment]) -> Written:
+    tables = {name: toml.get(name, {}) for name in SECTIONS if name not in {"", "ring"}}
+    rings = {f"ring.{ring['name']}": ring for ring in toml["ring"]}
+    tables_of_servers = chain(toml.get("server", []), *(fragment.tables for fragment in fragments))
+    servers = {f"server.{server['name']}": server for server in tables_of_servers}
+    return {"": {key: toml[key] for key in SECTIONS[""] if key in toml}, **tables, **rings, **servers}
 
 
 def _policy(ring: dict[str, Any], daemons: dict[str, int]) -> Policy:

@@ -5,8 +5,8 @@ A field's text becomes what a driver takes (see `servers.catalogue.Type`); `into
 """
 
 import difflib
-import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
@@ -28,14 +28,14 @@ class Section:
     faults: tuple[Fault, ...]
 
 
-def read(found: Mapping[str, object], fields: Mapping[str, Field], *, at: str, folder: Path) -> Section:
-    """Read `found` by `fields`; `at` names the section in faults, relative paths start from `folder`."""
+def read(found: Mapping[str, object], fields: Mapping[str, Field], *, at: str, place: Callable[[str], Path]) -> Section:
+    """Read `found` by `fields`; `at` names the section in faults, `place` says where a path leads."""
     values: dict[str, Any] = {}
     faults = [unknown(key, fields, at=at) for key in found if key not in fields]
     for key, field in fields.items():
         if key in found:
             try:
-                values[key] = _converted(found[key], field, folder)
+                values[key] = _converted(found[key], field, place)
             except Mismatch as mismatch:
                 faults.append((f"{at}{key}: {mismatch}", mismatch.hint))
         elif field.default is REQUIRED:
@@ -62,14 +62,14 @@ class Mismatch(Exception):  # noqa: N818 - a step on the way to a fault
         self.hint = hint
 
 
-def _converted(found: object, field: Field, folder: Path) -> object:
+def _converted(found: object, field: Field, place: Callable[[str], Path]) -> object:
     match field.type:
         case Type.TEXT:
             return _text(found, "a string")
         case Type.PATH:
-            return located(_text(found, "a path"), folder)
+            return place(_text(found, "a path"))
         case Type.PATHS:
-            return tuple(located(path, folder) for path in _texts(found, "a path or a list of paths"))
+            return tuple(place(path) for path in _texts(found, "a path or a list of paths"))
         case Type.WORDS:
             if isinstance(found, str):
                 raise Mismatch("want a list of words, found one string", 'no shell splits it: ["/usr/bin/x", "-y"]')
@@ -104,20 +104,32 @@ def _texts(found: object, want: str) -> Iterator[str]:
     return (_text(item, want) for item in (found if isinstance(found, list) else [found]))
 
 
-#: Where systemd puts what LoadCredential= names. No other variable means anything in a path.
-_CREDENTIALS = "$CREDENTIALS_DIRECTORY"
+_VARIABLE = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})?")
 
 
-def located(text: str, folder: Path) -> Path:
-    """Where a path leads that stands in a file of `folder`. Raises Mismatch."""
-    begin, _, rest = text.partition("/")
-    if begin != _CREDENTIALS:
-        return folder / text
-    credentials = os.environ.get(begin.removeprefix("$"))
-    if not credentials:
-        hint = "systemd sets it for a unit with LoadCredential=; at a shell set it to the folder of these files"
-        raise Mismatch(f"begins with {begin}, which is not set", hint)
-    return Path(credentials) / rest
+def located(text: str, folder: Path, environ: Mapping[str, str] | None) -> Path:
+    """
+    Where a path leads that stands in a configuration of `folder`. Raises Mismatch.
+
+    `$NAME` and `${NAME}` stand for what `environ` has under that name, `$$` for `$`. None: nobody knows, and they stay.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if found[0] == "$$":
+            return "$"
+        if name is None:
+            raise Mismatch("has a $ that begins no variable's name", "$NAME, ${NAME}, or $$ for a dollar sign")
+        if environ is None:
+            return found[0]
+        if not environ.get(name):
+            raise Mismatch(f"${name} is not set", _SYSTEMD if name == "CREDENTIALS_DIRECTORY" else f"set {name}")
+        return environ[name]
+
+    return folder / _text(_VARIABLE.sub(value, text), "a path")
+
+
+_SYSTEMD = "systemd sets it for a unit with LoadCredential=; at a shell set it to the folder of these files"
 
 
 def _duration(found: object) -> int:

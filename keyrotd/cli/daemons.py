@@ -14,12 +14,13 @@ import click
 
 from keyrotd.cli.check import signer_faults
 from keyrotd.cli.options import CONFIG_OPTION
-from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, key_files, load, needs, stays
+from keyrotd.cli.reload import Reload, Turns, files_of, ready_for
+from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, key_files, load
 from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import Secrets
 from keyrotd.daemon import agent, scheduler
-from keyrotd.daemon.clock import Clock, SystemClock
+from keyrotd.daemon.clock import SystemClock
 from keyrotd.daemon.hardening import harden
 from keyrotd.daemon.health import Answer, HealthServer
 from keyrotd.daemon.lock import locked
@@ -31,7 +32,7 @@ from keyrotd.daemon.telemetry import Reporter, configure_logging
 from keyrotd.daemon.tending import Prove, Server, Threads
 from keyrotd.seal.keyedits import Entry, entries
 from keyrotd.seal.keyfiles import AnyKey, Kek, OperatorVerifyKey, SigningKey, VerifyKey
-from keyrotd.secrets import behind_links, read, text
+from keyrotd.secrets import read, text
 from keyrotd.store import embedded
 from keyrotd.store.redis import RedisStore
 from keyrotd.store.wakes import RedisWakes
@@ -91,7 +92,7 @@ def standalone_command(config_path: Path) -> None:
 
 def _begin(stack: ExitStack, config_path: Path, roles: tuple[Role, ...]) -> Config:
     """Read the configuration, and be the only daemon of these roles that has its folders."""
-    config = _ready_for(load(config_path), roles)
+    config = ready_for(load(config_path), roles)
     _make_folders(config)
     if "agent" in roles:
         _make_key_folders(config)
@@ -110,25 +111,7 @@ def _run(
         reporter.fault("hardening", refused, hint="systemd: LimitMEMLOCK=infinity; or run with CAP_IPC_LOCK")
     parts = Parts(config=config, reporter=reporter, clock=clock, holder=_holder())
     running = [parts.running(role) for role in roles]
-    turns = Turns(_files_of(config), clock)
-
-    def reload() -> None:
-        turns.begin()
-        try:
-            fresh = _ready_for(load(config.path), roles)
-            taken = [part.retrust(fresh) for part in running]
-        except ConfigError as refused:
-            reporter.fault("configuration", str(refused), hint="nothing was changed; `keyrotd check` lists every fault")
-            reporter.gauge("config_last_reload_successful", 0)
-            return
-        for take in taken:  # only now, when everything that is named could be read
-            take()
-        turns.taken(_files_of(fresh))
-        configure_logging(form=fresh.log.format, level=fresh.log.level)
-        reporter.fault("configuration", None)
-        reporter.event("configuration.reloaded", path=str(config.path), needs_restart=list(stays(config, fresh)))
-        reporter.gauge("config_last_reload_successful", 1)
-
+    reload = Reload(config, roles, [part.retrust for part in running], reporter, Turns(files_of(config), clock))
     reporter.gauge("config_last_reload_successful", 1)
     service = Service(
         [part.job for part in running],
@@ -136,9 +119,9 @@ def _run(
         rand=os.urandom,
         reporter=reporter,
         notify=Notify.from_environment(os.environ),
-        reload=reload,
+        reload=reload.take,
         ended=ended,
-        changed=turns.seen,
+        changed=reload.turns.seen,
     )
     for part in running:
         if part.listen is not None:
@@ -155,40 +138,6 @@ def _run(
     reporter.event("daemon.stopped", roles=list(roles))
 
 
-class Turns:
-    """
-    Whether a link to what we read leads elsewhere: so Kubernetes changes a mounted Secret or ConfigMap.
-
-    A turn that could not be taken is one still, and is seen again after a pause: mounts turn one after the other.
-    """
-
-    def __init__(self, paths: list[Path], clock: Clock) -> None:
-        self._paths, self._clock = paths, clock
-        self._found = self._taken = behind_links(paths)
-        self._again_ms = 0
-
-    def seen(self) -> bool:
-        now = behind_links(self._paths)
-        if now == self._taken or (now == self._found and self._clock.boot_ms() < self._again_ms):
-            return False
-        self._found, self._again_ms = now, self._clock.boot_ms() + _TURN_AGAIN_MS
-        return True
-
-    def begin(self) -> None:
-        """A reload reads from now on: what turns meanwhile is another turn."""
-        self._found = behind_links(self._paths)
-
-    def taken(self, paths: list[Path]) -> None:
-        """Everything that these paths lead to was read."""
-        now = behind_links(paths)
-        self._taken = {path: self._found.get(path, target) for path, target in now.items()}
-        self._paths, self._found = paths, now
-
-
-#: A mount turns within a minute or two of another one.
-_TURN_AGAIN_MS = 10_000
-
-
 class Running(NamedTuple):
     """One role's part of a process. `unready` names what it waits for."""
 
@@ -201,21 +150,6 @@ class Running(NamedTuple):
 def _ready(service: Service, part: Running) -> Answer:
     waiting = part.unready() if service.ticked else ["the first tick"]
     return (not waiting, f"waiting for {', '.join(waiting)}" if waiting else "ready")
-
-
-def _ready_for(config: Config, roles: tuple[Role, ...]) -> Config:
-    faults = [fault for role in roles for fault in needs(config, role)]
-    if faults:
-        raise ConfigError(faults)
-    return config
-
-
-def _files_of(config: Config) -> list[Path]:
-    """What a reload reads."""
-    found = config.secrets
-    private = (found.signing_key_file, found.operator_verify_key_file)
-    keks = (ring.kek_file for ring in config.rings)
-    return [config.path, found.verify_key_file, *(path for path in private if path is not None), *keks]
 
 
 def _make_folders(config: Config) -> None:

@@ -360,16 +360,10 @@ class Place:
     link: bool = False
 
 
-def of_config_file(place: Place, *, has_password: bool) -> Finding:
+def of_config_file(place: Place) -> Finding:
     mode = place.mode or 0
     if mode & 0o022:
         return grave("host.config", f"{place.path}: others may change it (mode {mode:04o})", "chmod go-w")
-    if has_password and mode & 0o004:
-        return grave(
-            "host.config",
-            f"{place.path}: holds the store's password and everybody may read it (mode {mode:04o})",
-            "chmod 0640 with keyrotd's group, or store.url?password_file=FILE",
-        )
     return ok("host.config", f"{place.path}: nobody else may change it")
 
 

@@ -122,7 +122,8 @@ def examine(config: Config, role: Role | None, watch: Watch) -> Diagnosis:
 
 def _host(config: Config, role: Role | None, served: tuple[ServerConfig, ...]) -> Iterator[Finding]:
     address = config.store.address
-    yield diagnosis.of_config_file(host.file_mode(config.path), has_password=address.password is not None)
+    for path in (config.path, *config.fragments):
+        yield diagnosis.of_config_file(host.file_mode(path))
     exposed = [*store_file_faults(address), *(trust_faults(config) if served else ())]
     for words, hint in exposed:
         yield grave("host.files", words, hint)

@@ -24,7 +24,7 @@ _EPILOG = """
 \b
 Examples:
   keyrotd init /etc/keyrotd
-  keyrotd init /etc/keyrotd --ring edge-eu --store 'rediss://store.example?password_file=/etc/keyrotd/store.password'
+  keyrotd init /etc/keyrotd --ring edge-eu --store 'rediss://store.example?password_file=/etc/keyrotd/secrets/store.password'
   keyrotd init --format kubernetes --store redis://valkey.default.svc | kubectl apply -f -
 """
 

@@ -161,7 +161,8 @@ class Service:
             if self._changed() or self._reloading:
                 self._reloading = False
                 self._notify.reloading(self._clock.boot_ms())
-                self._reload()
+                reloaded = attempt(self._reload)
+                self._say_whole((reloaded,) if isinstance(reloaded, Crash) else ())
                 self._notify.ready()
             if self._ended():
                 self._stopping = True

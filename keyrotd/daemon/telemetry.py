@@ -80,7 +80,7 @@ GAUGES: Mapping[str, Metric] = MappingProxyType(
         "succession_steps": Metric("Steps that this node went without a leader.", ("ring",), _AGENT),
         "isolated": Metric("1 while this node seals with keys of its own.", ("ring",), _AGENT),
         "last_tick_timestamp_seconds": Metric("When the last tick ran to its end.", (), _BOTH),
-        "config_last_reload_successful": Metric("1 if the configuration in force is the one on disk.", (), _BOTH),
+        "config_last_reload_successful": Metric("0 while the last reload is refused, else 1.", (), _BOTH),
         "build_info": Metric("Always 1.", ("version",), _BOTH),
     }
 )

@@ -29,8 +29,8 @@ _OPTIONS: Final = {
     "rediss+cluster": {"password_file"} | _TLS,
 }
 _HINT = (
-    "redis://[USER:PASSWORD@]HOST[:PORT][/DB], redis+sentinel://[USER:PASSWORD@]HOST,HOST/NAME, "
-    "redis+cluster://[USER:PASSWORD@]HOST,HOST, rediss for TLS (and ?ca_file=, cert_file=, key_file=), "
+    "redis://[USER@]HOST[:PORT][/DB], redis+sentinel://[USER@]HOST,HOST/NAME, "
+    "redis+cluster://[USER@]HOST,HOST, rediss for TLS (and ?ca_file=, cert_file=, key_file=), "
     "unix:///PATH or embedded:; each takes ?password_file="
 )
 _UNREADABLE = "its host or port cannot be read; `/`, `@`, `?` and `#` in a password are %2F, %40, ..."

@@ -32,7 +32,7 @@ from tests import servers_found
 from tests.contract.stores import owner, running
 
 RING = "edge"
-PASSWORD = "for-tests"  # it goes into a url
+PASSWORD = "for-tests"
 
 
 @dataclass
@@ -202,7 +202,9 @@ def test_an_operator_needs_no_kek_and_no_more_rights_than_acl_gives(
         for line in acl.lines("keyrotd", [RING]):
             redis.execute_command(*line.split(" "))
         redis.execute_command("ACL", "SETUSER", "keyrotd-operator", f">{PASSWORD}")
-    url = f"unix://keyrotd-operator:{PASSWORD}@{server.socket}"
+    (tmp_path / "store.password").touch(mode=0o600)
+    (tmp_path / "store.password").write_text(PASSWORD)
+    url = f"unix://keyrotd-operator@{server.socket}?password_file=store.password"
     operators = str(configured(tmp_path, url, kek_file="not-here.kek"))
 
     for command in (["rotate"], ["rotate", "--now"], ["status"], ["history"], ["inspect"]):

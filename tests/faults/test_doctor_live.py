@@ -32,7 +32,7 @@ from tests import servers_found
 from tests.contract.stores import answering, owner, running
 
 RING = "edge"
-PASSWORD = "for-tests-only"  # it goes into a url
+PASSWORD = "for-tests-only"
 MINUTE = 60_000
 
 
@@ -183,7 +183,10 @@ def as_user(scene: Scene, role: str) -> None:
         for line in acl.lines("keyrotd", [RING]):
             redis.execute_command(*line.split(" "))
         redis.execute_command("ACL", "SETUSER", f"keyrotd-{role}", f">{PASSWORD}")
-    scene.url = f"unix://keyrotd-{role}:{PASSWORD}@{scene.server.socket}"
+    password_file = scene.folder / "store.password"
+    password_file.touch(mode=0o600)
+    password_file.write_text(PASSWORD)
+    scene.url = f"unix://keyrotd-{role}@{scene.server.socket}?password_file={password_file}"
 
 
 def test_a_store_that_is_set_up_well_has_nothing_grave(scene: Scene) -> None:
@@ -316,8 +319,8 @@ def test_a_store_of_ill_will_makes_findings_and_no_crash(scene: Scene, reply: by
 
 
 def test_a_careless_host_is_told_so(scene: Scene) -> None:
-    as_user(scene, "agent")  # whose password the configuration has
-    scene.config_mode = 0o644
+    as_user(scene, "agent")
+    scene.config_mode = 0o664
     key_file = scene.state_dir / "h.keys"
     key_file.touch(mode=0o644)
     for directory in (scene.folder / "run", scene.state_dir):

@@ -115,6 +115,12 @@ class Shell:
     recorder: Recorder = field(default_factory=Recorder)
     passes: Passes = field(default_factory=Passes)
     reloads: list[bool] = field(default_factory=list)
+    spoils_reload: Exception | None = None
+
+    def reload(self) -> None:
+        self.reloads.append(True)
+        if self.spoils_reload is not None:
+            raise self.spoils_reload
 
     def play(self, ticker: Ticker, scene: Callable[[], None]) -> None:
         """Run the service until `scene` is over."""
@@ -125,7 +131,7 @@ class Shell:
             rand=os.urandom,
             reporter=self.recorder,
             notify=Notify(address=str(self.address), watched=True),
-            reload=lambda: self.reloads.append(True),
+            reload=self.reload,
         )
 
         def watched() -> None:
@@ -343,3 +349,21 @@ def test_a_hangup_reloads_between_two_words_to_systemd(shell: Shell) -> None:
 
     told = [words for words in shell.systemd.heard if words not in {"WATCHDOG=1", "STOPPING=1"}]
     assert told == ["READY=1", f"RELOADING=1\nMONOTONIC_USEC={shell.clock.boot * 1000}", "READY=1"]
+
+
+def test_a_reload_that_crashes_is_told_whole_and_ends_nobody(shell: Shell) -> None:
+    shell.spoils_reload = RuntimeError("nobody expected this")
+    work = Work()
+
+    def scene() -> None:
+        wait_until(lambda: shell.systemd.heard_of("READY=1"), "it is ready")
+        os.kill(os.getpid(), signal.SIGHUP)
+        wait_until(lambda: bool(shell.reloads), "it reloads")
+        ended = work.ended
+        wait_until(lambda: work.ended > ended + 1, "it ticks on")
+        shell.look(1)
+
+    shell.play(work, scene)
+
+    assert shell.recorder.value("tick_errors_total") == 1
+    assert shell.systemd.heard.count("READY=1") == 2

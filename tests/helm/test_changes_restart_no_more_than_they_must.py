@@ -5,16 +5,15 @@ from typing import Any
 
 import pytest
 
-from keyrotd.config import Config, load, stays
+from keyrotd.cli.changes import held
+from keyrotd.config import Config, Role, load
 from tests.helm.charts import HAPROXY, Manifest, Values, manifests, merged, only, pods
 
 BASE: Values = {
     "agent": {"enabled": True},
     "config": {"server": [HAPROXY], "ring": [{"name": "edge"}], "agent": {"poll_interval": "5s"}},
 }
-#: What each role's `stays` has to do with it.
-SCHEDULERS = {"runtime_dir", "state_dir", "[store]", "[[ring]] name", "[scheduler] listen"}
-AGENTS = {"runtime_dir", "state_dir", "[store]", "[[ring]] name", "[agent]", "[[server]]"}
+PODS: dict[str, Role] = {"Deployment": "scheduler", "DaemonSet": "agent"}
 
 CHANGES: list[Values] = [
     {"store": {"timeout": "2s"}},
@@ -36,12 +35,10 @@ CHANGES: list[Values] = [
 def test_a_pod_is_made_anew_when_a_reload_would_not_do(change: Values, tmp_path: Path) -> None:
     before, after = manifests("keyrotd", BASE), manifests("keyrotd", merged(BASE, {"config": change}))
 
-    needs_restart = set(stays(config(before, tmp_path), config(after, tmp_path)))
+    old, new = config(before, tmp_path), config(after, tmp_path)
 
     assert {kind for kind, template in pods(after) if template not in [t for _, t in pods(before)]} == {
-        kind
-        for kind, concerns in (("Deployment", SCHEDULERS), ("DaemonSet", AGENTS))
-        if needs_restart & concerns or shows(change, kind)
+        kind for kind, role in PODS.items() if held(old, new, (role,)) or shows(change, kind)
     }
 
 

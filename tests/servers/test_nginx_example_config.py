@@ -159,7 +159,7 @@ def built(section: dict[str, Any]) -> Driver:
     """The driver of a section, which says nothing that its driver does not know."""
     fields = DRIVERS[section["driver"]].fields
     own = {key: value for key, value in section.items() if key not in {*COMMON, "driver"}}
-    read = sections.read(own, fields, at="", folder=Path("/"))
+    read = sections.read(own, fields, at="", place=Path("/").joinpath)
     assert read.faults == ()
     return DRIVERS[section["driver"]].build(section["name"], read.values)
 

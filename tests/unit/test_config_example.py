@@ -47,7 +47,7 @@ def test_the_example_shows_the_true_defaults_of(section: str) -> None:
     fields, shown = fields_of(section), shown_in(section)
     with_default = {key: field.default for key, field in fields.items() if field.default not in (REQUIRED, None)}
 
-    read = sections.read(shown, fields, at="", folder=EXAMPLE.parent)
+    read = sections.read(shown, fields, at="", place=EXAMPLE.parent.joinpath)
 
     assert read.faults == ()
     assert {key: read.values[key] for key in with_default} == with_default

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrotd.cli.daemons import Turns
+from keyrotd.cli.reload import Turns
 from keyrotd.testing.clock import FakeClock
 
 
