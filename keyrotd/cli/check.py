@@ -1,15 +1,16 @@
 """keyrotd check: every fault of a configuration and its key files, or what they promise. Connects to nothing."""
 
+import json
 import os
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from keyrotd.cli import farm_files
+from keyrotd.cli import exits, farm_files
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.config import Config, RingConfig, Role, SecretsConfig, ServerConfig, load, needs
 from keyrotd.core.errors import ConfigError, KeyrotdError
@@ -28,6 +29,7 @@ _EPILOG = """
 Examples:
   keyrotd check --config /etc/keyrotd/keyrotd.toml
   keyrotd check --role agent && systemctl reload keyrotd-agent
+  keyrotd check --config fleet/keyrotd.toml --offline     # in the tests of your own repository
 
 Exit code: 0 no fault, 78 faults.
 """
@@ -36,20 +38,50 @@ Exit code: 0 no fault, 78 faults.
 @click.command(epilog=_EPILOG)
 @CONFIG_OPTION
 @click.option("--role", type=click.Choice(ROLES), help="Judge what this role needs, instead of all that is there.")
-def check(config_path: Path, role: Role | None) -> None:
+@click.option("--offline", is_flag=True, help="Judge the configuration alone: nothing that it names need be here.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document: faults with their hints, and possible roles.")
+@click.pass_context
+def check(context: click.Context, config_path: Path, role: Role | None, *, offline: bool, as_json: bool) -> None:
     """
     List every fault of a configuration and of the files it names; show each ring's time line.
 
-    Without --role every key file that the configuration names must be there. Nothing is changed or connected to.
+    Without --role every key file that the configuration names must be there. Nothing is changed or connected to. With
+    --offline neither keys, certificates and servers' files nor the variables in paths are looked for.
     """
-    config = load(config_path)
-    lacking = needs(config, role) if role else ()
-    faults = [*lacking, *key_file_faults(config, role), *store_file_faults(config.store.address)]
-    if role in (None, "agent", "standalone"):
-        faults += [*trust_faults(config), *farm_files.faults(config)]
+    try:
+        config = _judged(config_path, role, offline=offline)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        click.echo(_json(config_path, faults=error.faults, can_be=()))
+        context.exit(exits.CONFIGURATION)
+    click.echo(_json(config_path, faults=(), can_be=_roles(config)) if as_json else "\n".join(_promises(config)))
+
+
+def _judged(path: Path, role: Role | None, *, offline: bool) -> Config:
+    config = load(path, environ=None if offline else os.environ)
+    faults = [*(needs(config, role) if role else ()), *(() if offline else _faults_around(config, role))]
     if faults:
         raise ConfigError(faults)
-    click.echo("\n".join(_promises(config)))
+    return config
+
+
+def _faults_around(config: Config, role: Role | None) -> Iterator[Fault]:
+    """What is wrong with the files that the configuration names."""
+    yield from key_file_faults(config, role)
+    yield from store_file_faults(config.store.address)
+    if role in (None, "agent", "standalone"):
+        yield from trust_faults(config)
+        yield from farm_files.faults(config)
+
+
+def _json(path: Path, *, faults: Iterable[Fault], can_be: Iterable[Role]) -> str:
+    found = [{"fault": fault, "hint": hint or ""} for fault, hint in faults]
+    return json.dumps({"config": str(path), "faults": found, "can_be": list(can_be)}, indent=2)
+
+
+def _roles(config: Config) -> list[Role]:
+    return [role for role in ROLES if not needs(config, role)]
 
 
 def key_file_faults(config: Config, role: Role | None) -> Iterator[Fault]:
@@ -143,8 +175,9 @@ def _keys(path: Path | None, kind: type[K], faults: list[Fault]) -> tuple[K, ...
 
 def _promises(config: Config) -> Iterator[str]:
     yield f"{config.path}: no fault"
-    runs = [role for role in ROLES if not needs(config, role)]
-    yield f"can be: {', '.join(runs) or 'read by status and history'}"
+    if config.fragments:
+        yield f"with {len(config.fragments)} of conf.d: {', '.join(path.name for path in config.fragments)}"
+    yield f"can be: {', '.join(_roles(config)) or 'read by status and history'}"
     yield f"store: {config.store.address}, namespace {config.store.namespace}, timeout {words(config.store.timeout_ms)}"
     for ring in config.rings:
         yield ""

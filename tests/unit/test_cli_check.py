@@ -1,5 +1,6 @@
 """keyrotd check lists every fault of a configuration and its key files, or shows what is promised."""
 
+import json
 import os
 from pathlib import Path
 
@@ -247,3 +248,56 @@ def test_what_may_break_a_farm_is_told_with_what_must_be_alike(path: Path, capsy
         "    the same on every node, or no ticket resumes: "
         'the default certificate is called "site.pem", CAs of clients: none' in told
     )
+
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+
+
+def test_offline_a_configuration_is_judged_where_none_of_its_files_is(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the tests of somebody's own repository: what it names is on other machines, as are the variables."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    text = EXAMPLE.read_text("utf-8").replace('"secrets/', '"$CREDENTIALS_DIRECTORY/')
+    (path.parent / "elsewhere.toml").write_text(text, "utf-8")
+    there = str(path.parent / "elsewhere.toml")
+
+    assert run(["check", "--config", there]) == exits.CONFIGURATION
+    assert "$CREDENTIALS_DIRECTORY is not set" in capsys.readouterr().err
+    assert run(["check", "--config", there, "--offline"]) == exits.DONE
+    assert "no fault" in capsys.readouterr().out
+    assert run(["check", "--config", there, "--offline", "--role", "agent"]) == exits.DONE
+    assert run(["check", "--config", there, "--offline", "--role", "scheduler"]) == exits.CONFIGURATION
+    assert "signing_key_file: a scheduler needs it" in capsys.readouterr().err
+
+
+def test_offline_faults_of_the_configuration_itself_are_faults(path: Path) -> None:
+    path.write_text(path.read_text("utf-8").replace("[[ring]]", "[[rign]]"), "utf-8")
+
+    assert run(["check", "--config", str(path), "--offline"]) == exits.CONFIGURATION
+
+
+def test_faults_can_be_read_by_a_program(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--config", str(path), "--json"]) == exits.DONE
+    assert json.loads(capsys.readouterr().out) == {
+        "config": str(path),
+        "faults": [],
+        "can_be": ["scheduler", "operator"],
+    }
+
+    path.write_text(path.read_text("utf-8") + "[agent]\nnode = 1\n", "utf-8")
+    assert run(["check", "--config", str(path), "--json"]) == exits.CONFIGURATION
+    found = json.loads(capsys.readouterr().out)
+    assert found["faults"] == [{"fault": f"{path}: agent.node: want a string, found the number 1", "hint": ""}]
+    assert found["can_be"] == []
+
+
+def test_fragments_are_told_with_the_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path.parent / "conf.d").mkdir()
+    (path.parent / "conf.d" / "servers.toml").write_text(SERVER, "utf-8")
+
+    assert run(["check", "--config", str(path)]) == exits.DONE
+
+    said = capsys.readouterr().out
+    assert "with 1 of conf.d: servers.toml" in said
+    assert "server n: command" in said
