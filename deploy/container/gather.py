@@ -67,6 +67,8 @@ def gather(site: Path, root: Path) -> None:
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
     write(root / "usr/bin/keyrotd", SCRIPT.format(interpreter=interpreter, packages=PACKAGES), mode=0o755)
+    if interpreter != Path("/usr/bin/python3"):
+        (root / "usr/bin/python3").symlink_to(interpreter)  # for probes, which have no shell to run
     write(root / "etc/passwd", USERS)
     write(root / "etc/group", GROUPS)
     write(under(root, Path(ssl.get_default_verify_paths().openssl_cafile)), authorities())

@@ -9,7 +9,9 @@ own() {
 }
 
 base=$(own from scratch)
-mmdebstrap --quiet --variant=extract --include=python3,python3-pip bookworm "$(own mount "$base")"
+# With /usr merged, as every base has it by now.
+mmdebstrap --quiet --variant=extract --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+    --include=python3,python3-pip bookworm "$(own mount "$base")"
 own commit --quiet --rm "$base" localhost/base
 own bud --pull-never --volume "$wheels:/wheels:ro" --tag localhost/keyrotd \
     --build-arg BASE=localhost/base --build-arg PIP_NO_INDEX=1 --build-arg PIP_FIND_LINKS=/wheels \
