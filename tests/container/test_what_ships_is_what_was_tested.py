@@ -32,3 +32,17 @@ def test_the_image_has_what_the_package_wants_and_nothing_of_tests_and_demo() ->
 
 def test_no_address_of_anybodys_index_is_in_a_lock() -> None:
     assert not [name for name in ("dev.txt", "runtime.txt") if "://" in (CHECKOUT / "requirements" / name).read_text()]
+
+
+def test_the_page_names_the_volumes_arguments_and_files_that_there_are() -> None:
+    page = (CHECKOUT / "deploy/container/README.md").read_text()
+    containerfile = (CHECKOUT / "deploy/container/Containerfile").read_text()
+    files = re.search(r"--file (\S+)", page)
+
+    assert files
+    assert (CHECKOUT / files[1]).is_file()
+    for place in re.findall(r"^COPY .*--chown=65532:65532 \S+ (\S+)/$", containerfile, re.MULTILINE):
+        assert f"| `{place}` |" in page
+    assert set(re.findall(r"^ARG (\w+)", containerfile, re.MULTILINE)) == set(
+        re.findall(r"`([A-Z_]+)`", page.partition("| build argument")[2].partition("\n\n")[0])
+    )
