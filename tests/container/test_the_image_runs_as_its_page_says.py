@@ -153,6 +153,15 @@ def test_a_probe_may_ask_python(site: Site) -> None:
     assert (there.code, missing.code) == (0, 1)
 
 
+def test_it_knows_the_public_authorities(site: Site) -> None:
+    """For a store whose certificate comes from one."""
+    asks = "import ssl; print(ssl.create_default_context().cert_store_stats()['x509_ca'])"
+
+    known = site.runtime.run("-Ic", asks, program=["python3"])
+
+    assert int(known.stdout) > 50
+
+
 def test_every_module_of_the_daemons_and_commands_is_whole_in_it(site: Site) -> None:
     """What was left out of the standard library is missed by nobody."""
     look = (
