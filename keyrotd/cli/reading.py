@@ -18,7 +18,8 @@ class Reading:
     One look at a ring. `window` holds no stek, since none is needed to tell people of it.
 
     `reports` is None where no KEK is at hand: they are proven by it alone, and `report_count` is all that can be said.
-    `refused` are the words for what did not prove itself. `leader` and `lease_ms` are the store's word: only a beat
+    `refused` are the words for what did not prove itself, `newer` for what did, in a version that is not read here.
+    `leader` and `lease_ms` are the store's word: only a beat
     proves that a scheduler is alive.
     """
 
@@ -32,6 +33,7 @@ class Reading:
     report_count: int
     last_event: Event | None
     refused: tuple[str, ...]
+    newer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,18 @@ def prove(
     keks: Keks | None,
 ) -> Reading:
     refused: list[str] = []
+    newer: list[str] = []
     window = beat = None
     if look.window is not None:
         try:
             window = read_header(look.window, verifiers=verifiers, ring=ring)
         except CorruptWindow as corrupt:
-            refused.append(f"the stored window: {corrupt}")
+            (newer if corrupt.reason == "version" else refused).append(f"the stored window: {corrupt}")
     if look.beat is not None:
         try:
             beat = read_beat(look.beat, verifiers=verifiers, ring=ring)
         except CorruptWindow as corrupt:
-            refused.append(f"the stored beat: {corrupt}")
+            (newer if corrupt.reason == "version" else refused).append(f"the stored beat: {corrupt}")
     told = None if keks is None else _proven_reports(reports, keks, ring, refused)
     history = (event for event in prove_events(events, ring=ring, verifiers=verifiers) if isinstance(event, Event))
     return Reading(
@@ -75,6 +78,7 @@ def prove(
         report_count=len(reports),
         last_event=next(history, None),
         refused=tuple(refused),
+        newer=tuple(newer),
     )
 
 

@@ -214,6 +214,11 @@ def _faults(situation: Situation) -> Iterator[Fault]:
         yield leaderless
     yield from _window_faults(situation)
     yield from _node_faults(situation)
+    if situation.reading.newer:
+        yield Fault(
+            "; ".join(situation.reading.newer),
+            "upgrade keyrotd here, too: docs/upgrades.md; until then this is all that can be said of it from here",
+        )
     if situation.reading.refused:
         yield Fault(
             f"not proven: {'; '.join(situation.reading.refused[:3])}{_more(len(situation.reading.refused) - 3)}",

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from keyrotd.cli.inspection import Keyring, inspect
+from keyrotd.cli.reading import prove
+from keyrotd.cli.situation import judge
 from keyrotd.core.errors import ConfigError, CorruptWindow
 from keyrotd.core.messages import NodeState
 from keyrotd.daemon.state import DiskFolder, Remembered, decode_cache, try_recall
 from keyrotd.seal import lines, versions
-from keyrotd.seal.keyfiles import Kek, VerifyKey
+from keyrotd.seal.keyfiles import Kek, OperatorVerifyKey, VerifyKey
 from keyrotd.seal.links import Links, open_links, seal_links
 from keyrotd.seal.messages import read_beat, read_report
+from keyrotd.store.port import Look
+from tests.stage import NOON, POLICY
 from tests.unit.test_seal_vectors_get_their_verdict import vector
 from tests.vectors import make
 
@@ -134,3 +139,31 @@ def test_links_of_a_newer_version_are_not_opened() -> None:
 
     with pytest.raises(CorruptWindow, match="version 2 of a links"):
         open_links(links.replace(b"v1", b"v2"), ring="edge", keks=KEKS)
+
+
+def test_status_says_that_it_is_the_older_one_and_accuses_nobody() -> None:
+    _, window = vector(make.FOLDER / "window_version_9.txt")
+    _, beat = vector(make.FOLDER / "beat_version_9.txt")
+    look = Look(leader="s", lease_ms=9_000, fence=7, digest="d", window=window, beat=beat)
+
+    seen = prove(look, {}, ring="edge", verifiers=VERIFIERS, keks=KEKS)
+
+    assert seen.refused == ()
+    faults = [(fault.words, fault.hint) for fault in judge(seen, POLICY, NOON).faults]
+    words = next(words for words, hint in faults if "docs/upgrades.md" in hint)
+    assert words == (
+        "the stored window: window: made by a newer keyrotd (version 9 of a window; this one reads 1); "
+        "the stored beat: beat: made by a newer keyrotd (version 9 of a beat; this one reads 1)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["beat", "request", "event"])
+def test_inspect_shows_what_a_newer_message_says_and_that_it_is_newer(kind: str) -> None:
+    _, data = vector(make.FOLDER / f"{kind}_version_9.txt")
+    operators = (OperatorVerifyKey(make.public(make.OPERATOR)),)
+
+    found = inspect(data, Keyring(verifiers=VERIFIERS, operators=operators, keks={"edge": KEKS}), NOON)
+
+    assert found.proven is False
+    assert f"made by a newer keyrotd (version 9 of a {kind}; this one reads 1)" in found.verdict
+    assert "hue" in found.values
