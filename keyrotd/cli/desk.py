@@ -23,6 +23,8 @@ from keyrotd.store.redis import RedisStore
 
 #: A beat that did not come within so many ticks of watching does not come.
 _WATCHED_TICKS = 2
+#: A pause that stands is told of among so many events, as the scheduler sees to.
+_EVENTS = 20
 
 
 class Watch(Protocol):
@@ -62,12 +64,12 @@ class Desk:
 
 def observe(desk: Desk, watch: Watch) -> Situation:
     """Look, and where a leader's beat seems old look again: a beat that moves is alive whatever our wall clock says."""
-    reading = desk.read(events=1)
+    reading = desk.read(events=_EVENTS)
     situation = judge(reading, desk.policy, _now_at(reading.beat, watch))
     if situation.led or not reading.leader or reading.beat is None:
         return situation
     watch.pause(_WATCHED_TICKS * desk.policy.tick_interval_ms)
-    again = desk.read(events=1)
+    again = desk.read(events=_EVENTS)
     if again.beat is not None and again.beat.signed_at > reading.beat.signed_at:
         return judge(again, desk.policy, again.beat.signed_at)
     return judge(again, desk.policy, _now_at(again.beat, watch))

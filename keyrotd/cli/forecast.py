@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from keyrotd.cli.screen import pause_words
 from keyrotd.cli.situation import Situation, Standing, foresee, seen
 from keyrotd.cli.words import counted, instant, sheet, short, span
 from keyrotd.core.decide import Decision, Decline, Hold, Mend, Renew, Revoke, Rotate, fewest_slots, free_from, listed
@@ -62,6 +63,8 @@ def _facts(situation: Situation, request: Request, window: Window, after: Window
             yield "leaves at once", f"{short(key.name)}: {why}"
     yield from _waiting(situation)
     yield from _slots(situation, window)
+    if situation.pause is not None:
+        yield "paused", f"{pause_words(situation.pause, now_at)}; an order goes through"
     yield "the leader", _decided(foresee(situation, request), situation)
     if situation.due_at is not None:
         yield "due by itself", instant(situation.due_at, now_at)

@@ -29,6 +29,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "agent": ("keyrotd.cli.daemons:agent_command", "Bring windows into the TLS servers of this node."),
         "status": ("keyrotd.cli.views:status", "One screen of truth; the exit code is the fleet's health."),
         "rotate": ("keyrotd.cli.orders:rotate", "Say what a rotation would do; with --now, rotate and wait."),
+        "pause": ("keyrotd.cli.pausing:pause", "Hold rotations that are due, for a while and with a reason."),
+        "resume": ("keyrotd.cli.pausing:resume", "End every pause: what is due is done."),
         "revoke": ("keyrotd.cli.orders:revoke", "Burn every key of a ring at once, and wait."),
         "rekey": ("keyrotd.cli.rekey:rekey", "Change a KEK, the signing key or an operator key, stage by stage."),
         "history": ("keyrotd.cli.views:history", "What leaders did and refused, newest first."),

@@ -12,7 +12,6 @@ from typing import assert_never
 
 import click
 
-from keyrotd import durations
 from keyrotd.cli.desk import Desk, SystemWatch, Watch, observe, only_ring, open_desks, operator_key
 from keyrotd.cli.follow import (
     Awaited,
@@ -29,7 +28,8 @@ from keyrotd.cli.follow import (
     known_events,
 )
 from keyrotd.cli.forecast import asking, forecast, free_in
-from keyrotd.cli.options import CONFIG_OPTION
+from keyrotd.cli.options import CONFIG_OPTION, RING_OPTION, duration_ms, fit_reason
+from keyrotd.cli.screen import pause_words
 from keyrotd.cli.situation import Situation, first_window_hint, foresee, leader_fault
 from keyrotd.cli.words import counted, instant, iso, short, span
 from keyrotd.config import load
@@ -38,31 +38,16 @@ from keyrotd.core.errors import KeyrotdError
 from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, Request
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.seal.keyfiles import OperatorKey
-from keyrotd.seal.lines import fit
-from keyrotd.seal.messages import MAX_REASON, sign_request
+from keyrotd.seal.messages import sign_request
 
-_ID_BYTES = 16
-
-
-def _duration_ms(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
-    try:
-        return durations.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+ID_BYTES = 16
 
 
-def _reason(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
-    if len(text.encode(errors="replace")) > MAX_REASON or not fit(text):
-        raise click.BadParameter(f"want at most {MAX_REASON} bytes on one line, without control characters")
-    return text
-
-
-_RING = click.option("--ring", metavar="RING", help="Needed where the configuration has several.")
 _NO_WAIT = click.option("--no-wait", is_flag=True, help="Return once the request is handed in.")
 _TIMEOUT = click.option(
     "--timeout",
     "timeout_ms",
-    callback=_duration_ms,
+    callback=duration_ms,
     default="60s",
     show_default=True,
     metavar="DURATION",
@@ -77,8 +62,8 @@ _TIMEOUT = click.option(
 )
 @CONFIG_OPTION
 @click.option("--now", is_flag=True, help="Do it: ask the leader, and follow until every live node has it.")
-@_RING
-@click.option("--reason", callback=_reason, default="", metavar="TEXT", help="Why, for the history.")
+@RING_OPTION
+@click.option("--reason", callback=fit_reason, default="", metavar="TEXT", help="Why, for the history.")
 @_NO_WAIT
 @_TIMEOUT
 @click.option("--drop-live-keys", is_flag=True, help="Even if a server with few slots drops a key with live tickets.")
@@ -114,7 +99,9 @@ def rotate(
                 click.echo(line)
             return
         refuse_rotation(situation, request)
-        terms = Terms(operator=operator, wait=not no_wait, timeout_ms=timeout_ms, id=os.urandom(_ID_BYTES).hex())
+        if situation.pause is not None:
+            click.echo(f"note: paused {pause_words(situation.pause, situation.now_at)}; this goes through all the same")
+        terms = Terms(operator=operator, wait=not no_wait, timeout_ms=timeout_ms, id=os.urandom(ID_BYTES).hex())
         for line in ordered(desk, situation, request, terms, watch):
             click.echo(line)
 
@@ -124,8 +111,8 @@ def rotate(
     epilog="exit code: as for rotate",
 )
 @CONFIG_OPTION
-@_RING
-@click.option("--reason", callback=_reason, required=True, metavar="TEXT", help="Why, for the history.")
+@RING_OPTION
+@click.option("--reason", callback=fit_reason, required=True, metavar="TEXT", help="Why, for the history.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where nobody can answer.")
 @_NO_WAIT
 @_TIMEOUT
@@ -153,7 +140,7 @@ def revoke(config_path: Path, *, ring: str | None, reason: str, yes: bool, no_wa
             situation = observe(desk, watch)
             refuse_leaderless(situation)
         request = asking(Goal.REVOKE, situation, who=whoami(), reason=reason)
-        terms = Terms(operator=operator, wait=not no_wait, timeout_ms=timeout_ms, id=os.urandom(_ID_BYTES).hex())
+        terms = Terms(operator=operator, wait=not no_wait, timeout_ms=timeout_ms, id=os.urandom(ID_BYTES).hex())
         lines = ordered(desk, situation, request, terms, watch)
         click.echo(next(lines))
         # Before the waiting: whoever stops it, or waits in vain, needs the list all the more.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from keyrotd.core.errors import CorruptWindow
 from keyrotd.core.messages import Beat, Event, Report
@@ -18,9 +19,9 @@ class Reading:
     One look at a ring. `window` holds no stek, since none is needed to tell people of it.
 
     `reports` is None where no KEK is at hand: they are proven by it alone, and `report_count` is all that can be said.
-    `refused` are the words for what did not prove itself, `newer` for what did, in a version that is not read here.
-    `leader` and `lease_ms` are the store's word: only a beat
-    proves that a scheduler is alive.
+    `pauses` are those that a leader told of since the last resume, the newest first. `refused` are the words for what
+    did not prove itself, `newer` for what did, in a version that is not read here. `leader` and `lease_ms` are the
+    store's word: only a beat proves that a scheduler is alive.
     """
 
     ring: str
@@ -32,6 +33,7 @@ class Reading:
     reports: tuple[Report, ...] | None
     report_count: int
     last_event: Event | None
+    pauses: tuple[Event, ...]
     refused: tuple[str, ...]
     newer: tuple[str, ...] = ()
 
@@ -66,7 +68,9 @@ def prove(
         except CorruptWindow as corrupt:
             (newer if corrupt.reason == "version" else refused).append(f"the stored beat: {corrupt}")
     told = None if keks is None else _proven_reports(reports, keks, ring, refused)
-    history = (event for event in prove_events(events, ring=ring, verifiers=verifiers) if isinstance(event, Event))
+    proven = prove_events(events, ring=ring, verifiers=verifiers)
+    history = tuple(event for event in proven if isinstance(event, Event))
+    since_resume = takewhile(lambda event: event.kind != "resume", history)
     return Reading(
         ring=ring,
         leader=look.leader,
@@ -76,7 +80,8 @@ def prove(
         beat=beat,
         reports=told,
         report_count=len(reports),
-        last_event=next(history, None),
+        last_event=next(iter(history), None),
+        pauses=tuple(event for event in since_resume if event.kind == "pause"),
         refused=tuple(refused),
         newer=tuple(newer),
     )

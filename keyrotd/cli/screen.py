@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from keyrotd.cli.reading import Reading
 from keyrotd.cli.situation import Node, Situation, Standing
 from keyrotd.cli.words import counted, instant, relative, sheet, short, span, table
-from keyrotd.core.messages import Event, ProbeState, ServerReport, ServerState
+from keyrotd.core.messages import Event, Pause, ProbeState, ServerReport, ServerState
 from keyrotd.core.policy import words
 from keyrotd.core.window import Key, Window
 
@@ -20,9 +20,10 @@ JSON_HELP = """\
 unknown or none. {schema, rings: [{ring, now_at, healthy, faults: [{words, hint}], leader: {name, lease_ms, fence},
 beat: {epoch, digest, confirmed_at, signed_at}, window: {epoch, fence, barrier, digest, published_at, seals_until,
 worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]}, due_at, held: {reason, until},
-last_event: {kind, epoch, happened_at, who, reason}, reports, nodes: [{node, standing, state, steps, live, spoke_at,
-epoch, holds, read_back, acknowledged, servers: [{name, driver, state, slots, probe, fault}]}]}]}. `nodes` is null
-without the ring's KEK, which alone proves reports."""
+pause: {who, reason, until}, last_event: {kind, epoch, happened_at, who, reason, until}, reports, nodes: [{node,
+standing, state, steps, live, spoke_at, epoch, holds, read_back, acknowledged, servers: [{name, driver, state, slots,
+probe, fault}]}]}]}. `until` of an event is null unless it is a pause, `nodes` is null without the ring's KEK, which
+alone proves reports."""
 
 
 def as_text(situation: Situation) -> Iterator[str]:
@@ -54,6 +55,8 @@ def _facts(situation: Situation) -> Iterator[tuple[str, str]]:
         yield "", _read_back(situation, window)
     if situation.due_at is not None:
         yield "next due", instant(situation.due_at, now_at)
+    if situation.pause is not None:
+        yield "paused", pause_words(situation.pause, now_at)
     if situation.held is not None:
         until = "" if situation.held.until is None else f", until {instant(situation.held.until, now_at)} at most"
         yield "held", f"{situation.held.reason}{until}"
@@ -86,6 +89,10 @@ def _nodes(situation: Situation) -> str:
         )
     silent = len(situation.nodes) - len(situation.live)
     return f"{len(situation.live)} live, {silent} silent; {len(situation.behind)} still to read the window back"
+
+
+def pause_words(pause: Pause, now_at: int) -> str:
+    return f"until {instant(pause.until, now_at)} by {pause.who}: {pause.reason}"
 
 
 def event_words(event: Event, now_at: int) -> str:
@@ -169,7 +176,7 @@ _STATES = {
 def as_values(situation: Situation) -> dict[str, object]:
     """One element of `rings` in --json."""
     reading, beat = situation.reading, situation.reading.beat
-    held = situation.held
+    held, pause = situation.held, situation.pause
     return {
         "ring": reading.ring,
         "now_at": situation.now_at,
@@ -189,6 +196,7 @@ def as_values(situation: Situation) -> dict[str, object]:
         "window": None if reading.window is None else window_values(reading.window, situation.policy.worst_ms),
         "due_at": situation.due_at,
         "held": None if held is None else {"reason": held.reason, "until": held.until},
+        "pause": None if pause is None else {"who": pause.who, "reason": pause.reason, "until": pause.until},
         "last_event": None if reading.last_event is None else event_values(reading.last_event),
         "reports": reading.report_count,
         "nodes": None if reading.reports is None else [_node_values(node) for node in situation.nodes],
@@ -226,6 +234,7 @@ def event_values(event: Event) -> dict[str, object]:
         "happened_at": event.happened_at,
         "who": event.who,
         "reason": event.reason,
+        "until": event.until,
     }
 
 

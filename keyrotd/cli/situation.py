@@ -12,7 +12,7 @@ from enum import Enum
 from keyrotd.cli.reading import Reading
 from keyrotd.cli.words import counted, instant, short, span
 from keyrotd.core.decide import NO_MEMORY, Decision, Hold, Seen, View, acknowledged, due_at, listed, proceed
-from keyrotd.core.messages import NodeState, ProbeState, Report, Request, ServerReport, ServerState
+from keyrotd.core.messages import NodeState, Pause, ProbeState, Report, Request, ServerReport, ServerState
 from keyrotd.core.policy import Policy
 from keyrotd.core.window import Window
 
@@ -66,7 +66,7 @@ class Situation:
     One reading, judged.
 
     `led`: a fresh beat proves a scheduler. `confirmed_at`: since when, by the leader's word, all live nodes have the
-    window. `nodes` is empty where the reports could not be proven.
+    window. `nodes` is empty where the reports could not be proven. `pause` is what the leader told of last.
     """
 
     reading: Reading
@@ -78,6 +78,15 @@ class Situation:
     nodes: tuple[Node, ...]
     held: Hold | None
     faults: tuple[Fault, ...]
+
+    @property
+    def pause(self) -> Pause | None:
+        """The standing pause that lasts longest, by the leader's signed word."""
+        told = (event for event in self.reading.pauses if event.until is not None and self.now_at < event.until)
+        last = max(told, key=lambda event: event.until or 0, default=None)
+        if last is None:
+            return None
+        return Pause(ring=last.ring, until=last.until or 0, who=last.who, reason=last.reason, made_at=last.happened_at)
 
     @property
     def healthy(self) -> bool:
@@ -138,6 +147,7 @@ def foresee(situation: Situation, request: Request | None = None) -> Decision | 
         speak_until=0,
         settled_at=situation.confirmed_at,
         durable=True,
+        pause=situation.pause,
     )
     return proceed(view, reading.window, situation.policy, situation.now_at)
 

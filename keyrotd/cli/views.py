@@ -14,7 +14,7 @@ from keyrotd.cli.inspection import Found, Keyring
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.cli.reading import Unproven, prove_events
 from keyrotd.cli.situation import Situation
-from keyrotd.cli.words import instant, table
+from keyrotd.cli.words import instant, iso, table
 from keyrotd.config import Config, load
 from keyrotd.core.errors import ConfigError, CorruptWindow, KeyrotdError, StoreUnavailable
 from keyrotd.core.messages import Event
@@ -100,8 +100,8 @@ def _screen(situations: tuple[Situation, ...]) -> str:
 @click.command(
     short_help="What leaders did and refused, newest first.",
     epilog="exit code: 0 every line is proven, 1 some are not, 2 usage, 69 store away, 78 configuration\n\n"
-    "--json, schema 1: {schema, rings: [{ring, events: [{kind, epoch, happened_at, who, reason}]}]}, newest first; "
-    "an event that nobody signed is {unproven: words} in its place.",
+    "--json, schema 1: {schema, rings: [{ring, events: [{kind, epoch, happened_at, who, reason, until}]}]}, newest "
+    "first; until is null unless it is a pause; an event that nobody signed is {unproven: words} in its place.",
 )
 @CONFIG_OPTION
 @_RINGS
@@ -148,8 +148,10 @@ def history_text(found: dict[str, tuple[Event | Unproven, ...]], now_at: int) ->
 def _event_row(event: Event | Unproven, now_at: int) -> tuple[str, str, str, str, str]:
     if isinstance(event, Unproven):
         return "?", "?", "NOT PROVEN", "?", event.words
-    when, reason = instant(event.happened_at, now_at), event.reason
-    return when, str(event.epoch), event.kind, event.who or "-", reason or "-"
+    when, reason = instant(event.happened_at, now_at), event.reason or "-"
+    if event.until is not None:
+        reason = f"until {iso(event.until)}: {reason}"
+    return when, str(event.epoch), event.kind, event.who or "-", reason
 
 
 @click.command(

@@ -9,7 +9,7 @@ revoked, then keys move on. Nothing rotates before every live node has read back
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, NodeState, Report, Request
+from keyrotd.core.messages import REQUEST_LIFETIME_MS, Goal, NodeState, Pause, Report, Request
 from keyrotd.core.policy import DRIFT_DIVISOR, Policy
 from keyrotd.core.window import MAX_KEYS, Key, Window, settled, usefulness
 
@@ -52,7 +52,7 @@ class View:
     `window` is the verified window in the store, None when there is none. `remembered` is the last window that this
     leader itself published or accepted. `stood_at` is when it first saw the store as it is now, `speak_until` the end
     of the speak time. `settled_at` is when the gate was first seen open for `window`. `durable` is False while a wanted
-    replica has not acknowledged.
+    replica has not acknowledged. `pause` is the one that stands, see core/pauses.
     """
 
     window: Window | None
@@ -65,6 +65,7 @@ class View:
     speak_until: int
     settled_at: int | None
     durable: bool
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def due_at(window: Window, policy: Policy) -> int:
 
 def _rotation(view: View, window: Window, policy: Policy, asked: Request | None, now_at: int) -> Decision:
     reason = "due" if asked is None else asked.reason or "asked for"
-    latest_at = _latest_at(window, policy)
+    latest_at = latest_rotation_at(window, policy)
     gate = judge_gate(window, view.nodes, policy, now_at)
     free_at = free_from(window, fewest_slots(view.nodes, policy, now_at), view.settled_at, policy.eps_ms, now_at)
     spaced_at = window.published_at + policy.spacing_ms
@@ -168,6 +169,8 @@ def _rotation(view: View, window: Window, policy: Policy, asked: Request | None,
         return Hold("the last publish is too fresh", spaced_at)
     if now_at >= latest_at:
         return Rotate(f"{reason}; current may not seal for longer", overdue=gate.waiting + gate.overdue)
+    if asked is None and view.pause is not None and now_at < view.pause.until:
+        return Hold(f"paused by {view.pause.who}: {view.pause.reason}", min(view.pause.until, latest_at))
     # What nodes say of their own pace and slots can only delay, and never past the bound above.
     spaced_at = window.published_at + _slowest_spacing_ms(view.nodes, policy, now_at)
     if now_at < spaced_at:
@@ -245,7 +248,8 @@ def _listen(view: View, now_at: int) -> Hold | None:
     return Hold("letting every node speak first", view.speak_until)
 
 
-def _latest_at(window: Window, policy: Policy) -> int:
+def latest_rotation_at(window: Window, policy: Policy) -> int:
+    """Return the instant from which nothing holds the rotation of `window`, no pause either."""
     # No hold outlasts seals_until: healthy nodes would stop sealing for the sake of one that is not. Once they have
     # stopped, waiting for the gate costs nothing more.
     return window.seals_until - 2 * policy.tick_interval_ms
@@ -360,7 +364,7 @@ def _may_stand(view: View, base: Window, policy: Policy, now_at: int, *, lost: b
     lost = lost and now_at >= base.published_at + policy.spacing_ms
     # No lie and no replayed offer may keep the keys from moving on, so the end of `current` belongs to the rotation,
     # and so does the time after it once a mend has been had.
-    ending_at = _latest_at(base, policy) - policy.spacing_ms
+    ending_at = latest_rotation_at(base, policy) - policy.spacing_ms
     if ending_at <= now_at < base.seals_until or (now_at >= base.seals_until <= base.published_at):
         lost = False
         forked = forked and now_at >= base.seals_until

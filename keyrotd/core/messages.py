@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,37 @@ class Request:
     who: str
     reason: str
     made_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """
+    An operator's signed wish that no rotation comes before `until` only because it is due.
+
+    What somebody asks for by name (a rotation, a revocation) goes through all the same, and nothing outlasts the
+    bound of the key that seals.
+    """
+
+    ring: str
+    until: int
+    who: str
+    reason: str
+    made_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """The end of every pause made up to `made_at`; none of those can last beyond `until`, so it is kept till then."""
+
+    ring: str
+    until: int
+    who: str
+    reason: str
+    made_at: int
+
+
+#: Whatever an operator may hand in.
+Order: TypeAlias = Request | Pause | Resume
 
 
 class NodeState(Enum):
@@ -124,7 +156,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One line of history: what the leader did or refused, `kind` from a closed set, and why."""
+    """
+    One line of history: what the leader did or refused, `kind` from a closed set, and why.
+
+    `until` is how long a pause lasts, None for whatever has no end.
+    """
 
     ring: str
     kind: str
@@ -132,3 +168,4 @@ class Event:
     happened_at: int
     who: str
     reason: str
+    until: int | None = None

@@ -35,17 +35,18 @@ from keyrotd.core.decide import (
 )
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.mend import mend
-from keyrotd.core.messages import Beat, Event, Goal, NodeState, Report, Request
+from keyrotd.core.messages import Beat, Event, Goal, NodeState, Order, Pause, Report, Request, Resume
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.succession import carried, renew
 from keyrotd.core.window import Window, bootstrap, revoke, rotate
 from keyrotd.daemon.agent import REPORTS_PER_LIFE
 from keyrotd.daemon.clock import Clock, FleetTime, LeaderTime, taking_over
+from keyrotd.daemon.pauses import Pauses, TooLong
 from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey, ids_in_change
-from keyrotd.seal.messages import read_beat, read_report, read_request, sign_beat, sign_event
+from keyrotd.seal.messages import read_beat, read_event, read_report, read_request, sign_beat, sign_event
 from keyrotd.seal.window import open_window, seal_window
 from keyrotd.store.limits import REPORTS, REPORTS_BYTES
 from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
@@ -58,6 +59,8 @@ _FOR_OTHERS = frozenset({"unknown kek", "unknown signer", "version"})
 _FUTURE_LIFE_S = 86_400
 #: A fleet that looks for a new window all at once is a queue as long as itself, in which beats and leases stand too.
 NODES_A_MS = 10
+#: Among so many events at most, one tells of a pause that stands: nothing is published meanwhile but what is asked for.
+_RECENT = 20
 #: A beat's instant goes to disk this often.
 SIGNED_AT_EVERY_MS = 60_000
 
@@ -88,7 +91,7 @@ class World:
 
 
 #: By id; None for what no operator signed.
-Requests: TypeAlias = dict[str, Request | None]
+Requests: TypeAlias = dict[str, Order | None]
 
 
 @dataclass
@@ -135,6 +138,7 @@ class RingScheduler:
         self._stood = ""  # digest of the window seen last in the store
         self._apart = False  # whether it was said that clocks are
         self._shown: set[tuple[str, tuple[tuple[str, str], ...]]] = set()  # gauges of this reign, with their labels
+        self._pauses = Pauses(ring, world.state)
         self._fleet = FleetTime(world.clock, 2 * (policy.tick_interval_ms + policy.store_timeout_ms))
         world.telemetry.gauge("leader", 0, ring=ring)
 
@@ -202,6 +206,7 @@ class RingScheduler:
         self._read_reports(reign, desk, now_at)
         self._read_offers(reign, desk, now_at)
         reign.requests = self._requests(desk)
+        self._judge_pauses(reign, now_at)
         view = self._view(reign, desk, now_at)
         decision = decide(view, self.policy, now_at)
         self._settle_requests(reign, now_at)
@@ -235,6 +240,8 @@ class RingScheduler:
             self._world.telemetry.gauge("beat_timestamp_seconds", beat.signed_at / 1000, ring=self.ring)
             if self._past is not None and beat.epoch > self._past.epoch:
                 self._past = None  # the fleet has a newer one: what this one knew is to be forgotten
+        if desk.requests:
+            self._pauses.hear(_pausing(self._requests(desk)), self._world.clock.wall_ms())
 
     def _stand_aside(self, why: str) -> None:
         """Whoever cannot sign must not keep the lease from those who can: let it go, and come back a lease later."""
@@ -534,11 +541,12 @@ class RingScheduler:
             memory=self._remembered.memory,
             nodes=reign.nodes,
             offers=tuple(offer for offer in (self._past, *reign.offers.values()) if offer is not None),
-            requests=tuple(request for request in reign.requests.values() if request is not None),
+            requests=tuple(request for request in reign.requests.values() if isinstance(request, Request)),
             stood_at=reign.stood_at,
             speak_until=heard_at,
             settled_at=reign.settled_at,
             durable=desk.replicas >= self._wait_replicas,
+            pause=self._pauses.standing(_pausing(reign.requests), now_at),
         )
 
     def _gate(self, reign: Reign, now_at: int) -> Gate | None:
@@ -554,13 +562,63 @@ class RingScheduler:
             return
         done = []
         for request_id, request in reign.requests.items():
-            outcome = "refused" if request is None else verdict(request, reign.window, now_at)
-            if outcome != "pending":
+            outcome = self._outcome(request, reign.window, now_at)
+            if outcome not in {"pending", "standing"}:
                 done.append(request_id)
-                kind = "unknown" if request is None else request.goal.value
+                kind = _kind(request)
                 self._world.telemetry.count("requests_total", ring=self.ring, kind=kind, outcome=outcome)
         if done:
             self._world.store.settle(ids=done)
+
+    def _outcome(self, request: Order | None, window: Window, now_at: int) -> str:
+        match request:
+            case None:
+                return "refused"
+            case Request():
+                return verdict(request, window, now_at)
+            case _:
+                return self._pauses.fate(request, now_at)
+
+    def _judge_pauses(self, reign: Reign, now_at: int) -> None:
+        """Take what is new of pauses and their ends, and say so in history: that is how people see them."""
+        if reign.window is None:
+            return
+        for news in self._pauses.judge(_pausing(reign.requests), reign.window, self.policy, now_at):
+            match news:
+                case Pause():
+                    self._tell("pause", reign.window.epoch, now_at, news)
+                case Resume():
+                    self._tell("resume", reign.window.epoch, now_at, news)
+                case TooLong(pause, latest_at):
+                    self._world.telemetry.count("requests_total", ring=self.ring, kind="pause", outcome="declined")
+                    words = f"a pause may last until {_utc(latest_at)}: no key seals beyond its bound"
+                    self._record("decline", reign.window.epoch, now_at, pause.who, words)
+                case _:
+                    assert_never(news)
+
+    def _tell(self, kind: str, epoch: int, now_at: int, order: Pause | Resume) -> None:
+        """Whoever takes over finds pauses that an earlier leader told of already."""
+        until = order.until if isinstance(order, Pause) else None
+        event = Event(
+            ring=self.ring, kind=kind, epoch=epoch, happened_at=now_at, who=order.who, reason=order.reason, until=until
+        )
+        if not any(self._tells(data, event, order.made_at) for data in self._recent()):
+            self._world.telemetry.event(_TOLD[kind], ring=self.ring, who=order.who, reason=order.reason, until=until)
+            self._put_down(event)
+
+    def _recent(self) -> tuple[bytes, ...]:
+        try:
+            return self._world.store.history(limit=_RECENT)
+        except StoreUnavailable as away:
+            self._world.telemetry.count("store_errors_total", operation=away.operation)
+            return ()
+
+    def _tells(self, data: bytes, event: Event, made_at: int) -> bool:
+        try:
+            told = read_event(data, verifiers=self.trust.verifiers, ring=self.ring)
+        except CorruptWindow:
+            return False
+        return told.happened_at >= made_at and told == replace(event, epoch=told.epoch, happened_at=told.happened_at)
 
     def _act(self, reign: Reign, decision: Decision, view: View, now_at: int) -> None:
         terms, fence = self.policy.terms(now_at), reign.fence
@@ -678,7 +736,9 @@ class RingScheduler:
             self._world.store.withdraw(digests=taken_in)
 
     def _record(self, kind: str, epoch: int, happened_at: int, who: str, reason: str) -> None:
-        event = Event(ring=self.ring, kind=kind, epoch=epoch, happened_at=happened_at, who=who, reason=reason)
+        self._put_down(Event(ring=self.ring, kind=kind, epoch=epoch, happened_at=happened_at, who=who, reason=reason))
+
+    def _put_down(self, event: Event) -> None:
         try:
             self._world.store.record(event=sign_event(event, self.trust.signer))
         except StoreUnavailable as away:  # history may be lost; the window that it tells of is published
@@ -748,6 +808,8 @@ class RingScheduler:
         if self._reign is not reign:
             return
         self._show("rotation_held_since_timestamp_seconds", (self._held_since or 0) / 1000)
+        pause = self._pauses.standing(_pausing(reign.requests), now_at)
+        self._show("rotation_paused_until_timestamp_seconds", 0 if pause is None else pause.until / 1000)
         counted = dict.fromkeys(NodeState, 0)
         for node in live(reign.nodes, self.policy, now_at):
             counted[node.report.state] += 1
@@ -816,6 +878,25 @@ def _utc(instant_at: int) -> str:
 
 def _not_waited_for(overdue: tuple[str, ...]) -> str:
     return f"; not waited for: {', '.join(overdue)}" if overdue else ""
+
+
+_TOLD = {"pause": "rotation.paused", "resume": "rotation.resumed"}
+
+
+def _kind(order: Order | None) -> str:
+    match order:
+        case None:
+            return "unknown"
+        case Request():
+            return order.goal.value
+        case Pause():
+            return "pause"
+        case _:
+            return "resume"
+
+
+def _pausing(requests: Requests) -> tuple[Pause | Resume, ...]:
+    return tuple(order for order in requests.values() if isinstance(order, Pause | Resume))
 
 
 def _asker(view: View) -> str:

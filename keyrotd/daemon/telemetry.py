@@ -61,6 +61,9 @@ GAUGES: Mapping[str, Metric] = MappingProxyType(
         "rotation_held_since_timestamp_seconds": Metric(
             "Since when a due rotation is held; 0 while none is.", ("ring",), _SCHEDULER
         ),
+        "rotation_paused_until_timestamp_seconds": Metric(
+            "Until when an operator paused rotation; 0 while none did.", ("ring",), _SCHEDULER
+        ),
         "vulnerability_window_seconds": Metric(
             "How long one stolen key is worth anything.", ("ring", "kind"), _SCHEDULER
         ),
@@ -101,8 +104,8 @@ COUNTERS: Mapping[str, Metric] = MappingProxyType(
             ("ring", "kind", "outcome"),
             _SCHEDULER,
             {
-                "kind": (*(goal.value for goal in Goal), "unknown"),
-                "outcome": ("reached", "declined", "expired", "future", "refused"),
+                "kind": (*(goal.value for goal in Goal), "pause", "resume", "unknown"),
+                "outcome": ("reached", "declined", "expired", "over", "future", "refused"),
             },
         ),
         "store_regressions_total": Metric("Times that the store was seen to have lost windows.", ("ring",), _SCHEDULER),

@@ -16,16 +16,19 @@ from keyrotd.core.messages import (
     Event,
     Goal,
     NodeState,
+    Order,
+    Pause,
     ProbeState,
     Report,
     Request,
+    Resume,
     ServerReport,
     ServerState,
 )
 from keyrotd.seal import lines, versions
 from keyrotd.seal.keyfiles import Kek, Keks, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.seal.lines import Frame, Lines, line
-from keyrotd.seal.signed import envelope, prove, refuse_other_ring, signed
+from keyrotd.seal.signed import Envelope, envelope, prove, refuse_other_ring, signed
 
 #: With the ids of three full key files, which it names while keys change.
 MAX_BEAT_BYTES = 2_048
@@ -40,7 +43,10 @@ MAX_FAULT = 200
 #: What one node may report about; with every fault at its longest it fits MAX_REPORT_BYTES.
 MAX_SERVERS = 32
 
-M = TypeVar("M", Beat, Request, Event, Report)
+M = TypeVar("M", bound=Beat | Order | Event | Report)
+
+#: The goals that version 2 of a request brought; those of version 1 are in Goal.
+_PAUSING: dict[str, type[Pause] | type[Resume]] = {"pause": Pause, "resume": Resume}
 
 
 def sign_beat(beat: Beat, signer: SigningKey) -> bytes:
@@ -66,28 +72,36 @@ def read_beat(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> Be
     return _of_ring("beat", _beat(found.body_lines()), ring)
 
 
-def sign_request(request: Request, operator: OperatorKey) -> bytes:
+def sign_request(order: Order, operator: OperatorKey) -> bytes:
+    """Version 2 for a pause or its end, so that a scheduler that knows neither says so; version 1 for the rest."""
+    until: tuple[str, ...] = ()
+    if isinstance(order, Request):
+        goal, past_epoch, drops = order.goal.value, order.past_epoch, order.drop_live_keys
+    else:
+        goal = next(goal for goal, kind in _PAUSING.items() if isinstance(order, kind))
+        past_epoch, drops, until = 0, False, (line("until", order.until),)
     body = versions.body(
         "request",
         (
-            line("ring", request.ring),
-            line("goal", request.goal.value),
-            line("past_epoch", request.past_epoch),
-            line("drop_live_keys", "yes" if request.drop_live_keys else "no"),
-            line("who", lines.to_text(request.who)),
-            line("reason", lines.to_text(request.reason)),
-            line("made_at", request.made_at),
+            line("ring", order.ring),
+            line("goal", goal),
+            line("past_epoch", past_epoch),
+            line("drop_live_keys", "yes" if drops else "no"),
+            line("who", lines.to_text(order.who)),
+            line("reason", lines.to_text(order.reason)),
+            line("made_at", order.made_at),
         ),
+        until,
     )
     data = signed(body, kind="request", signer=operator).encode()
-    return _as_meant(request, data, _request(envelope(data, kind="request", limit=MAX_REQUEST_BYTES).body_lines()))
+    return _as_meant(order, data, _order(envelope(data, kind="request", limit=MAX_REQUEST_BYTES)))
 
 
-def read_request(data: bytes, *, operator_verifiers: tuple[OperatorVerifyKey, ...], ring: str) -> Request:
+def read_request(data: bytes, *, operator_verifiers: tuple[OperatorVerifyKey, ...], ring: str) -> Order:
     found = envelope(data, kind="request", limit=MAX_REQUEST_BYTES)
     found.tail_lines().end()
     prove(found, verifiers=operator_verifiers)
-    return _of_ring("request", _request(found.body_lines()), ring)
+    return _of_ring("request", _order(found), ring)
 
 
 def sign_event(event: Event, signer: SigningKey) -> bytes:
@@ -102,17 +116,18 @@ def sign_event(event: Event, signer: SigningKey) -> bytes:
             line("who", lines.to_text(lines.clip(event.who, MAX_WHO))),
             line("reason", lines.to_text(lines.clip(event.reason, MAX_REASON))),
         ),
+        () if event.until is None else (line("until", event.until),),
     )
     data = signed(body, kind="event", signer=signer).encode()
     clipped = replace(event, who=lines.clip(event.who, MAX_WHO), reason=lines.clip(event.reason, MAX_REASON))
-    return _as_meant(clipped, data, _event(envelope(data, kind="event", limit=MAX_EVENT_BYTES).body_lines()))
+    return _as_meant(clipped, data, _event(envelope(data, kind="event", limit=MAX_EVENT_BYTES)))
 
 
 def read_event(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> Event:
     found = envelope(data, kind="event", limit=MAX_EVENT_BYTES)
     found.tail_lines().end()
     prove(found, verifiers=verifiers)
-    return _of_ring("event", _event(found.body_lines()), ring)
+    return _of_ring("event", _event(found), ring)
 
 
 def write_report(report: Report, keks: Keks) -> bytes:
@@ -177,6 +192,32 @@ def _beat(body: Lines) -> Beat:
     return beat
 
 
+def _order(found: Envelope) -> Order:
+    body = found.body_lines()
+    return _request(body) if found.version == 1 else _pausing(body)
+
+
+def _pausing(body: Lines) -> Pause | Resume:
+    ring, kind = body.take("ring", lines.name), body.take("goal", _pausing_kind)
+    if (body.take("past_epoch", lines.number), body.take("drop_live_keys", lines.yes_or_no)) != (0, False):
+        lines.refuse("request: a pause is past no epoch, and drops no keys")
+    order = kind(
+        ring=ring,
+        who=body.take("who", lines.text(MAX_WHO)),
+        reason=body.take("reason", lines.text(MAX_REASON)),
+        made_at=body.take("made_at", lines.number),
+        until=body.take("until", lines.number),
+    )
+    body.end()
+    return order
+
+
+def _pausing_kind(word: str) -> type[Pause] | type[Resume]:
+    if word not in _PAUSING:
+        raise ValueError
+    return _PAUSING[word]
+
+
 def _request(body: Lines) -> Request:
     request = Request(
         ring=body.take("ring", lines.name),
@@ -191,7 +232,8 @@ def _request(body: Lines) -> Request:
     return request
 
 
-def _event(body: Lines) -> Event:
+def _event(found: Envelope) -> Event:
+    body = found.body_lines()
     event = Event(
         ring=body.take("ring", lines.name),
         kind=body.take("kind", lines.name),
@@ -199,6 +241,7 @@ def _event(body: Lines) -> Event:
         happened_at=body.take("happened_at", lines.number),
         who=body.take("who", lines.text(MAX_WHO)),
         reason=body.take("reason", lines.text(MAX_REASON)),
+        until=None if found.version == 1 else body.take("until", lines.number),
     )
     body.end()
     return event

@@ -23,11 +23,12 @@ NEWEST: Final[Mapping[str, int]] = MappingProxyType(
         "window": 1,
         "beat": 1,
         "report": 1,
-        "request": 1,
-        "event": 1,
+        "request": 2,
+        "event": 2,
         "cache": 1,
         "links": 1,
         "memory": 1,
+        "resumed": 1,
     }
 )
 

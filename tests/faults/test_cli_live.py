@@ -187,6 +187,26 @@ def test_a_rotation_is_followed_node_by_node_and_recorded(live: Live, capsys: py
     assert (events[0]["who"], events[0]["reason"]) == (whoami(), "a leaver")
 
 
+def test_a_pause_outlives_its_leader_and_a_resume_ends_it(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    assert live.run("pause", "--for", "1h", "--reason", "load test") == exits.FAILED
+    assert "so a pause may last until" in capsys.readouterr().err
+    assert live.run("pause", "--for", "8m", "--reason", "load test") == exits.DONE
+    assert capsys.readouterr().out.endswith("`rotate --now` and `revoke` go through\n")
+
+    live.stop("scheduler-1")
+    live.lead()
+    wait_until(lambda: live.run("status") == exits.DONE, "the ring is led again")
+    capsys.readouterr()
+    assert status(live, capsys)["pause"] is not None
+    assert live.run("rotate", "--now") == exits.DONE
+    assert "this goes through all the same" in capsys.readouterr().out
+    assert live.run("resume") == exits.DONE
+    assert "resumed: the next rotation is due" in capsys.readouterr().out
+    assert status(live, capsys)["pause"] is None
+    assert live.run("history") == exits.DONE
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[2:]][:3] == ["resume", "rotate", "pause"]
+
+
 def test_saying_what_a_rotation_would_do_does_nothing(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
     assert live.run("rotate") == exits.DONE
 

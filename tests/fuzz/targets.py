@@ -21,7 +21,7 @@ import atheris
 with atheris.instrument_imports(include=["keyrotd"]):
     from keyrotd.core.decide import NO_MEMORY
     from keyrotd.core.errors import ConfigError, CorruptWindow
-    from keyrotd.core.messages import Beat, Event, Report, Request
+    from keyrotd.core.messages import Beat, Event, Pause, Report, Request, Resume
     from keyrotd.core.stek import Scheme, Stek
     from keyrotd.core.succession import succession
     from keyrotd.core.window import Window
@@ -113,7 +113,7 @@ def _written(value: object) -> bytes:
     match value:
         case Beat():
             return messages.sign_beat(value, SIGNER)
-        case Request():
+        case Request() | Pause() | Resume():
             return messages.sign_request(value, OPERATOR)
         case Event():
             return messages.sign_event(value, SIGNER)

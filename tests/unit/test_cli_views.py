@@ -69,6 +69,7 @@ def situation(
         reports=reports if kek else None,
         report_count=len(reports),
         last_event=event,
+        pauses=(),
         refused=refused,
     )
     return judge(reading, POLICY, now_at)

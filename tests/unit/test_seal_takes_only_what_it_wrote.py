@@ -11,9 +11,12 @@ from keyrotd.core.messages import (
     Event,
     Goal,
     NodeState,
+    Order,
+    Pause,
     ProbeState,
     Report,
     Request,
+    Resume,
     ServerReport,
     ServerState,
 )
@@ -125,6 +128,15 @@ requests = st.builds(
     reason=words(MAX_REASON),
     made_at=numbers,
 )
+pausing = st.builds(
+    lambda kind, **fields: kind(**fields),
+    st.sampled_from([Pause, Resume]),
+    ring=names,
+    until=numbers,
+    who=words(MAX_WHO),
+    reason=words(MAX_REASON),
+    made_at=numbers,
+)
 events = st.builds(
     Event,
     ring=names,
@@ -133,6 +145,7 @@ events = st.builds(
     happened_at=numbers,
     who=words(MAX_WHO),
     reason=words(MAX_REASON),
+    until=st.none() | numbers,
 )
 servers = st.builds(
     ServerReport,
@@ -190,9 +203,15 @@ def test_a_beat_comes_back_as_it_was(beat: Beat) -> None:
     assert beat == read_beat(sign_beat(beat, SIGNER), verifiers=VERIFIERS, ring=beat.ring)
 
 
-@given(requests)
-def test_a_request_comes_back_as_it_was(request: Request) -> None:
+@given(requests | pausing)
+def test_a_request_comes_back_as_it_was(request: Order) -> None:
     assert request == read_request(sign_request(request, OPERATOR), operator_verifiers=OPERATORS, ring=request.ring)
+
+
+@given(requests, pausing)
+def test_the_second_version_is_written_only_for_what_the_first_cannot_say(request: Request, order: Order) -> None:
+    assert sign_request(request, OPERATOR).startswith(b"keyrotd request v1\n")
+    assert sign_request(order, OPERATOR).startswith(b"keyrotd request v2\n")
 
 
 @given(events)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from keyrotd.core.errors import CorruptWindow
-from keyrotd.core.messages import Beat, Event, Report, Request
+from keyrotd.core.messages import Beat, Event, Order, Report
 from keyrotd.core.window import Window
 from keyrotd.seal.keyfiles import Kek, OperatorVerifyKey, VerifyKey
 from keyrotd.seal.messages import read_beat, read_event, read_report, read_request
@@ -105,7 +105,7 @@ def verdict(head: dict[str, str], data: bytes) -> str:
     return "ok"
 
 
-def read(head: dict[str, str], data: bytes) -> Window | Beat | Request | Event | Report:
+def read(head: dict[str, str], data: bytes) -> Window | Beat | Order | Event | Report:
     ring, keks = head["ring"], (Kek(make.fixed("a later kek")), Kek(bytes.fromhex(head["kek"])))
     verifiers = (VerifyKey(make.public(make.fixed("a later signing key"))), VerifyKey(bytes.fromhex(head["verify"])))
     match head["read"]:

@@ -121,6 +121,18 @@ reason node%20edge-7%20was%20stolen,%20100%25%20sure%20%E2%98%B9
 made_at 1780000010000
 """
 
+PAUSE = """\
+keyrotd request v2
+ring edge
+goal pause
+past_epoch 0
+drop_live_keys no
+who ops@example.com
+reason load%20test
+made_at 1780000010000
+until 1780010000000
+"""
+
 EVENT = """\
 keyrotd event v1
 ring edge
@@ -465,8 +477,22 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
         ),
         "request_unknown_goal": (
             "malformed",
-            "a goal of a later version",
+            "a goal of version 2",
             sign(_line(REQUEST, "goal", "pause"), "request", OPERATOR),
+        ),
+        "request_pause": ("ok", "no rotation until then", sign(PAUSE, "request", OPERATOR)),
+        "request_resume": ("ok", "whatever paused may end", sign(_line(PAUSE, "goal", "resume"), "request", OPERATOR)),
+        "request_pause_by_scheduler": ("unknown signer", "a scheduler is no operator", sign(PAUSE, "request")),
+        "request_pause_without_end": ("malformed", "signed", sign(without(PAUSE, "until"), "request", OPERATOR)),
+        "request_rotate_of_version_2": (
+            "malformed",
+            "version 1 can say it",
+            sign(_line(PAUSE, "goal", "rotate"), "request", OPERATOR),
+        ),
+        "request_pause_past_an_epoch": (
+            "malformed",
+            "signed",
+            sign(_line(PAUSE, "past_epoch", "41"), "request", OPERATOR),
         ),
         "request_truth_is_yes_or_no": (
             "malformed",
@@ -494,6 +520,9 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             sign(EVENT.replace("event v1", "event v9") + "hue green\n", "event"),
         ),
         "event_plain": ("ok", "a publish", event),
+        "event_of_a_pause": ("ok", "with its end", sign(_ending(EVENT, "until 1780010000000"), "event")),
+        "event_of_version_2_without_end": ("malformed", "signed", sign(EVENT.replace("v1", "v2"), "event")),
+        "event_of_version_1_with_end": ("malformed", "signed", sign(EVENT + "until 1780010000000\n", "event")),
         "event_flipped": ("bad signature", "one bit of the epoch", flip(event.encode(), event.index("epoch") + 7)),
         "event_trailing_line": ("malformed", "a line after the signature", event + "more 1\n"),
         "event_other_ring": ("wrong ring", "of ring core", sign(EVENT.replace("ring edge", "ring core"), "event")),
@@ -559,6 +588,10 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
 
 def _line(body: str, field: str, value: str) -> str:
     return "".join(f"{field} {value}\n" if row.startswith(f"{field} ") else row + "\n" for row in body.split("\n")[:-1])
+
+
+def _ending(event: str, end: str) -> str:
+    return event.replace("event v1", "event v2") + end + "\n"
 
 
 def _mac_flipped(data: str) -> str:
