@@ -162,3 +162,15 @@ def test_without_credentials_the_store_s_url_is_a_fault(tmp_path: Path, monkeypa
 
     ((fault, _),) = raised.value.faults
     assert fault.endswith("store.url: $CREDENTIALS_DIRECTORY is not set")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_key_in_the_place_of_its_file_is_refused_and_never_shown(tmp_path: Path, name: str) -> None:
+    (key,) = (line for line in FILES[name].splitlines() if not line.startswith("#"))
+
+    with pytest.raises(ConfigError) as raised:
+        configured(tmp_path, key)
+
+    ((fault, _),) = raised.value.faults
+    assert fault.endswith('ring "edge": kek_file: holds a key itself, want the path of a file')
+    assert key.partition(":")[2] not in str(raised.value.faults)
