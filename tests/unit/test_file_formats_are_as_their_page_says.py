@@ -13,15 +13,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from keyrotd.core import window as windows
-from keyrotd.core.messages import Goal, NodeState, ProbeState, ServerState
+from keyrotd.core.messages import Goal, NodeState, ProbeState, Resume, ServerState
 from keyrotd.core.stek import Stek
-from keyrotd.daemon import state
+from keyrotd.daemon import pauses, state
 from keyrotd.seal import keyfiles, lines, links, messages, window
 from keyrotd.seal.keyfiles import OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.seal.versions import NEWEST
 from keyrotd.store import limits
 from keyrotd.store.addresses import Address
 from keyrotd.store.redis import RedisStore
+from keyrotd.testing.folder import MemoryFolder
 from tests.vectors import make, version_1
 
 PAGE = (Path(__file__).parents[2] / "docs" / "file-formats.md").read_text()
@@ -35,6 +36,7 @@ LIMITS = {
     "links": links.MAX_BYTES,
     "cache": state.MAX_CACHE_BYTES,
     "memory": state.MAX_MEMORY_BYTES,
+    "resumed": pauses._MAX_BYTES,
 }
 
 
@@ -93,10 +95,19 @@ def encodings() -> dict[str, str]:
     frozen = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in sorted(make.FOLDER.glob("v[0-9]*/*"))}
     verdicts = {path.name: path.read_bytes() for path in sorted(make.FOLDER.glob("*.txt"))}
     good = {name: data.partition(b"\n\n")[2] for name, data in verdicts.items() if data.startswith(b"expect: ok\n")}
+    good["resumed"] = _resumed()
     known = {
         name: data for name, data in (good | frozen).items() if data.startswith(b"keyrotd ") and b"-ack" not in data
     }
     return {name: _head(data) for name, data in known.items() if _version(data) <= NEWEST[_kind(data)]}
+
+
+def _resumed() -> bytes:
+    folder = MemoryFolder()
+    pauses.Pauses("edge", folder).hear([Resume(ring="edge", until=9, who="", reason="", made_at=5)], 6)
+    data = folder.read("scheduler-edge.resumed")
+    assert data is not None
+    return data
 
 
 def _kind(data: bytes) -> str:
@@ -147,13 +158,18 @@ def test_kinds_versions_and_sizes_are_those_of_the_code() -> None:
         ("report", "state", 1, NodeState),
         ("report", "server", 3, ServerState),
         ("report", "server", 5, ProbeState),
-        ("request", "goal", 1, Goal),
     ],
 )
 def test_every_choice_is_named(kind: str, field: str, at: int, words: type[Enum]) -> None:
     rows = [row for row in GRAMMARS[kind].rows if row.words[0] == field]
 
     assert {word for row in rows for word in row.words[at].split("|")} == {word.value for word in words}
+
+
+def test_every_goal_is_named() -> None:
+    (goal,) = (row for row in GRAMMARS["request"].rows if row.words[0] == "goal")
+
+    assert goal.words[1].split("|") == [*(word.value for word in Goal), *messages._PAUSING]
 
 
 def test_words_and_counts_have_the_lengths_of_the_code() -> None:
