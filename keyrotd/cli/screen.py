@@ -1,5 +1,6 @@
 """The screen of `keyrotd status`, as text for people and as values for --json. Times come in as arguments."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from keyrotd.cli.reading import Reading
@@ -12,21 +13,22 @@ from keyrotd.core.window import Key, Window
 #: Grows when a field of any --json goes or changes its meaning; a new field does not count.
 JSON_SCHEMA = 1
 
-#: A larger fleet's screen shows the nodes that are not in step.
-MAX_NODES = 40
+#: A larger fleet's screen shows so many rows of nodes, the worst first, and counts the others.
+MAX_ROWS = 24
 
 JSON_HELP = """\
---json, schema 1: instants are Unix milliseconds (`_at`, `_until`, `_from`), names and digests full hex, null is
-unknown or none. {schema, rings: [{ring, now_at, healthy, faults: [{words, hint}], leader: {name, lease_ms, fence},
-beat: {epoch, digest, confirmed_at, signed_at}, window: {epoch, fence, barrier, digest, published_at, seals_until,
-worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]}, due_at, held: {reason, until},
-pause: {who, reason, until}, last_event: {kind, epoch, happened_at, who, reason, until}, reports, nodes: [{node,
-standing, state, steps, live, spoke_at, epoch, holds, read_back, acknowledged, servers: [{name, driver, state, slots,
-probe, fault}]}]}]}. `until` of an event is null unless it is a pause, `nodes` is null without the ring's KEK, which
-alone proves reports."""
+--json, schema 1 (docs/status.schema.json): instants are Unix milliseconds (`_at`, `_until`, `_from`), names and
+digests full hex, null is unknown or none. {schema, rings: [{ring, now_at, healthy, faults: [{words, hint}], leader:
+{name, lease_ms, fence}, beat: {epoch, digest, confirmed_at, signed_at}, window: {epoch, fence, barrier, digest,
+published_at, seals_until, worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]},
+due_at, held: {reason, until}, pause: {who, reason, until}, last_event: {kind, epoch, happened_at, who, reason,
+until}, reports, nodes: [{node, standing, state, steps, live, spoke_at, epoch, holds, read_back, acknowledged,
+servers: [{name, driver, state, slots, probe, fault}]}]}]}. `until` of an event is null unless it is a pause, `nodes`
+is null without the ring's KEK, which alone proves reports."""
 
 
-def as_text(situation: Situation) -> Iterator[str]:
+def as_text(situation: Situation, *, most_rows: int = MAX_ROWS) -> Iterator[str]:
+    """One screen: of a fleet with more rows than `most_rows` only nodes that are not well, the worst first."""
     reading, now_at = situation.reading, situation.now_at
     yield f"ring {reading.ring}: {'healthy' if situation.healthy else 'NOT HEALTHY'}"
     yield from sheet(_facts(situation))
@@ -38,7 +40,7 @@ def as_text(situation: Situation) -> Iterator[str]:
         yield from table(_key_rows(reading.window, now_at))
     if situation.nodes:
         yield ""
-        yield from _node_table(situation)
+        yield from _node_table(situation, most_rows)
 
 
 def _facts(situation: Situation) -> Iterator[tuple[str, str]]:
@@ -128,17 +130,54 @@ def roles(window: Window) -> Iterator[tuple[str, Key]]:
 _NODE_HEAD = ("node", "standing", "epoch", "spoke", "server", "driver", "state", "slots", "probe", "fault")
 
 
-def _node_table(situation: Situation) -> Iterator[str]:
-    shown = situation.nodes
-    if len(shown) > MAX_NODES:
-        shown = tuple(node for node in shown if node.standing is not Standing.IN_STEP or _unproven(node))[:MAX_NODES]
-    yield from table(_node_rows(situation, shown))
-    if len(shown) < len(situation.nodes):
-        yield f"{counted(len(situation.nodes) - len(shown), 'node')} not shown, those in step first; --json lists all"
+#: The worst first: a server that has not got the keys, then one that has keys that no other has, then who may be gone.
+_WORST = (
+    Standing.BEHIND,
+    Standing.DRIFT,
+    Standing.ISOLATED,
+    Standing.STRANDED,
+    Standing.HOLDS_NEWER,
+    Standing.SILENT,
+    Standing.JOINING,
+    Standing.CATCHING_UP,
+    Standing.IN_STEP,
+)
+_RANK = {standing: rank for rank, standing in enumerate(_WORST)}
 
 
-def _unproven(node: Node) -> bool:
-    return any(server.probe not in {ProbeState.RESUMED, ProbeState.NONE} for server in node.report.servers)
+def _node_table(situation: Situation, most_rows: int) -> Iterator[str]:
+    nodes = situation.nodes
+    if sum(map(_rows_of, nodes)) <= most_rows:
+        yield from table(_node_rows(situation, nodes))
+        return
+    yield ", ".join(f"{count} {standing.value}" for standing, count in _counted(nodes))
+    shown = tuple(_worst(nodes, most_rows))
+    if shown:
+        yield from table(_node_rows(situation, shown))
+    yield f"{counted(len(nodes) - len(shown), 'node')} not shown, the best first; --all shows every one"
+
+
+def _counted(nodes: Iterable[Node]) -> Iterator[tuple[Standing, int]]:
+    counts = Counter(node.standing for node in nodes)
+    return ((standing, counts[standing]) for standing in _WORST if counts[standing])
+
+
+def _worst(nodes: Iterable[Node], most_rows: int) -> Iterator[Node]:
+    """Those that are not well, as far as they have room."""
+    for node in sorted((node for node in nodes if not _well(node)), key=lambda node: _RANK[node.standing]):
+        most_rows -= _rows_of(node)
+        if most_rows < 0:
+            return
+        yield node
+
+
+def _well(node: Node) -> bool:
+    proven = all(server.probe in {ProbeState.RESUMED, ProbeState.NONE} for server in node.report.servers)
+    return node.standing is Standing.IN_STEP and proven
+
+
+def _rows_of(node: Node) -> int:
+    return max(1, len(node.report.servers))
 
 
 def _node_rows(situation: Situation, nodes: Iterable[Node]) -> Iterator[tuple[str, ...]]:

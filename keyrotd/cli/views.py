@@ -11,7 +11,7 @@ from keyrotd import secrets
 from keyrotd.cli import exits, inspection, screen
 from keyrotd.cli.desk import Desk, SystemWatch, Watch, chosen, keks_at_hand, observe, only_ring, open_desks
 from keyrotd.cli.inspection import Found, Keyring
-from keyrotd.cli.options import CONFIG_OPTION
+from keyrotd.cli.options import CONFIG_OPTION, duration_ms
 from keyrotd.cli.reading import Unproven, prove_events
 from keyrotd.cli.situation import Situation
 from keyrotd.cli.words import instant, iso, table
@@ -38,7 +38,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @_RINGS
 @_JSON
 @click.option("--watch", "watching", is_flag=True, help="Look every 2 s until stopped; --json prints a line each.")
-def status(config_path: Path, *, rings: tuple[str, ...], as_json: bool, watching: bool) -> None:
+@click.option("--all", "everyone", is_flag=True, help="Show every node, however many: --json always does.")
+def status(config_path: Path, *, rings: tuple[str, ...], as_json: bool, watching: bool, everyone: bool) -> None:
     r"""
     Show who leads, which window stands, how old its keys are, what is due, and what each node's servers hold.
 
@@ -49,20 +50,21 @@ def status(config_path: Path, *, rings: tuple[str, ...], as_json: bool, watching
     keyrotd status --ring edge --watch
     """
     config, watch = load(config_path), SystemWatch()
+    most_rows = sys.maxsize if everyone else screen.MAX_ROWS
     with open_desks(config, rings) as desks:
         if not watching:
             situations = tuple(observe(desk, watch) for desk in desks)
-            click.echo(_document(situations, indent=2) if as_json else _screen(situations))
+            click.echo(_document(situations, indent=2) if as_json else _screen(situations, most_rows))
             raise click.exceptions.Exit(health(situations))
-        raise click.exceptions.Exit(keep_looking(desks, watch, as_json=as_json))
+        raise click.exceptions.Exit(keep_looking(desks, watch, as_json=as_json, most_rows=most_rows))
 
 
-def keep_looking(desks: tuple[Desk, ...], watch: Watch, *, as_json: bool) -> int:
+def keep_looking(desks: tuple[Desk, ...], watch: Watch, *, as_json: bool, most_rows: int = screen.MAX_ROWS) -> int:
     """Look again and again until a person has seen enough; return the code of the last look."""
     code = exits.DONE
     try:
         while True:
-            code = _glance(desks, watch, as_json=as_json)
+            code = _glance(desks, watch, as_json=as_json, most_rows=most_rows)
             watch.pause(_WATCH_MS)
     except KeyboardInterrupt:
         return code
@@ -72,7 +74,7 @@ def health(situations: tuple[Situation, ...]) -> int:
     return exits.DONE if all(situation.healthy for situation in situations) else exits.FAILED
 
 
-def _glance(desks: tuple[Desk, ...], watch: Watch, *, as_json: bool) -> int:
+def _glance(desks: tuple[Desk, ...], watch: Watch, *, as_json: bool, most_rows: int) -> int:
     """Look once of many times: a store that is away is news and not the end."""
     try:
         situations = tuple(observe(desk, watch) for desk in desks)
@@ -80,7 +82,7 @@ def _glance(desks: tuple[Desk, ...], watch: Watch, *, as_json: bool) -> int:
         words = json.dumps({"schema": screen.JSON_SCHEMA, "error": str(away)}) if as_json else f"error: {away}"
         code = exits.STORE_AWAY
     else:
-        words = _document(situations, indent=None) if as_json else _screen(situations)
+        words = _document(situations, indent=None) if as_json else _screen(situations, most_rows)
         code = health(situations)
     if not as_json:
         click.clear()
@@ -93,8 +95,8 @@ def _document(situations: tuple[Situation, ...], *, indent: int | None) -> str:
     return json.dumps({"schema": screen.JSON_SCHEMA, "rings": rings}, indent=indent)
 
 
-def _screen(situations: tuple[Situation, ...]) -> str:
-    return "\n\n".join("\n".join(screen.as_text(situation)) for situation in situations)
+def _screen(situations: tuple[Situation, ...], most_rows: int) -> str:
+    return "\n\n".join("\n".join(screen.as_text(found, most_rows=most_rows)) for found in situations)
 
 
 @click.command(
@@ -105,23 +107,36 @@ def _screen(situations: tuple[Situation, ...]) -> str:
 )
 @CONFIG_OPTION
 @_RINGS
-@click.option("--limit", type=click.IntRange(1, HISTORY), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, HISTORY), default=20, show_default=True, help="So many events at most.")
+@click.option(
+    "--since", "since_ms", callback=duration_ms, metavar="DURATION", help="Only the last 2d, 1h30m; all there are."
+)
 @_JSON
-def history(config_path: Path, *, rings: tuple[str, ...], limit: int, as_json: bool) -> None:
+def history(config_path: Path, *, rings: tuple[str, ...], limit: int, since_ms: int | None, as_json: bool) -> None:
     r"""
-    Show the signed history of rings: what was published or declined, when, by whom and why.
+    Show the signed history of rings: what was published, paused or declined, when, by whom and why.
+
+    A store keeps the newest 1000 events of a ring, and may lose them: it is no archive.
 
     \b
     keyrotd history --limit 100
+    keyrotd history --since 7d --json
     """
     config, now_at = load(config_path), SystemWatch().wall_ms()
     found: dict[str, tuple[Event | Unproven, ...]] = {}
     with open_desks(config, rings) as desks:
         for desk in desks:
-            found[desk.ring] = prove_events(desk.store.history(limit=limit), ring=desk.ring, verifiers=desk.verifiers)
+            events = desk.store.history(limit=limit if since_ms is None else HISTORY)
+            proven = prove_events(events, ring=desk.ring, verifiers=desk.verifiers)
+            found[desk.ring] = proven if since_ms is None else recent(proven, now_at - since_ms)
     click.echo(history_document(found) if as_json else "\n".join(history_text(found, now_at)))
     if any(isinstance(event, Unproven) for events in found.values() for event in events):
         raise click.exceptions.Exit(exits.FAILED)
+
+
+def recent(events: tuple[Event | Unproven, ...], since_at: int) -> tuple[Event | Unproven, ...]:
+    """What happened since then; what nobody signed has no instant, and is not left out."""
+    return tuple(event for event in events if isinstance(event, Unproven) or event.happened_at >= since_at)
 
 
 def history_document(found: dict[str, tuple[Event | Unproven, ...]]) -> str:

@@ -14,7 +14,7 @@ from keyrotd.cli.main import run
 from keyrotd.cli.reading import Reading, Unproven, prove, prove_events
 from keyrotd.cli.screen import as_text, as_values
 from keyrotd.cli.situation import Situation, Standing, judge
-from keyrotd.cli.views import health, history_document, history_text, inspection_text, keep_looking
+from keyrotd.cli.views import health, history_document, history_text, inspection_text, keep_looking, recent
 from keyrotd.cli.words import instant, span
 from keyrotd.core.errors import ConfigError, CorruptWindow
 from keyrotd.core.messages import Beat, Event, Goal, NodeState, ProbeState, Report, Request
@@ -372,8 +372,29 @@ def test_a_large_fleet_shows_who_is_not_in_step() -> None:
 
     found = text(situation(*many, failing(spoken("zebra"), "no"))).splitlines()
 
-    assert [line.split()[0] for line in found[-3:]] == ["node", "zebra", "100"]
-    assert found[-1] == "100 nodes not shown, those in step first; --json lists all"
+    assert [line.split()[0] for line in found[-4:]] == ["1", "node", "zebra", "100"]
+    assert found[-4] == "1 behind, 100 in step"
+    assert found[-1] == "100 nodes not shown, the best first; --all shows every one"
+
+
+def test_ten_thousand_nodes_fit_one_screen_with_the_worst_first() -> None:
+    silent = [replace(spoken(f"edge-{count:05}"), reported_at=NOON - HOUR) for count in range(5_000)]
+    well = [spoken(f"east-{count:05}") for count in range(4_999)]
+    found = situation(*silent, *well, failing(spoken("zebra"), "no"))
+
+    lines = text(found).splitlines()
+
+    assert "1 behind, 5000 silent, 4999 in step" in lines
+    at = lines.index("1 behind, 5000 silent, 4999 in step")
+    assert [line.split()[0] for line in lines[at + 2 : at + 4]] == ["zebra", "edge-00000"]
+    assert len(lines) < 48
+    assert len(list(as_text(found, most_rows=20_000))) > 10_000
+
+
+def test_history_since_an_instant_keeps_what_nobody_signed() -> None:
+    old, new, odd = replace(EVENT, happened_at=1), replace(EVENT, happened_at=NOON), Unproven("who knows")
+
+    assert recent((new, odd, old), NOON) == (new, odd)
 
 
 def test_a_large_fleet_shows_who_is_in_step_and_not_proven() -> None:
