@@ -192,18 +192,18 @@ class Parts:
             replicas = self.config.store.wait_replicas
             stores = [self.store(ring.name, wait_replicas=replicas) for ring in self.config.rings]
             schedulers = self.schedulers(stores)
-            job = Job("scheduler", schedulers, wakes=RedisWakes(stores, schedules=True))
             retrust = partial(_retrust_schedulers, schedulers, self.reporter)
             retrust(self.config)()  # says what it goes by
             for ring in self.config.rings:
                 self.reporter.expect("scheduler", ring.name)
+            job = Job("scheduler", schedulers, wakes=RedisWakes(stores, schedules=True))
             return Running(job, retrust, list, self.config.scheduler.listen)
         rings = [ring for ring in self.config.rings if any(server.ring == ring.name for server in self.config.servers)]
         stores = [self.store(ring.name) for ring in rings]
         agents = Agents([self._agent(ring, store) for ring, store in zip(rings, stores, strict=True)], stores)
-        job = Job("agent", agents, wakes=RedisWakes(stores, schedules=False), jittered=True)
         retrust = partial(_retrust_agents, agents, self.reporter)
         retrust(self.config)()
+        job = Job("agent", agents, wakes=RedisWakes(stores, schedules=False), jittered=True)
         return Running(job, retrust, agents.unready, self.config.agent.listen)
 
     def store(self, ring: str, *, wait_replicas: int = 0) -> RedisStore:

@@ -25,7 +25,9 @@ def config(tmp_path: Path) -> Config:
 
 def started(config: Config) -> Recorder:
     recorder = Recorder()
-    Parts(config=config, reporter=recorder, clock=SystemClock(), holder="me").running("scheduler")
+    running = Parts(config=config, reporter=recorder, clock=SystemClock(), holder="me").running("scheduler")
+    assert running.job.wakes is not None
+    running.job.wakes.close()
     return recorder
 
 
