@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-#: What a request says on the channel: it is for schedulers, and no node has anything to read.
+#: What a request says on the channel: no node has anything to read then. Schedulers follow nothing else: they publish.
 FOR_SCHEDULERS: Final = b"request"
 #: The longest that a publish may ask the nodes to spread their looking over.
 SPREAD_MOST_MS: Final = 1_000
@@ -46,7 +46,7 @@ class Ear:
     def hear(self, said: object) -> object:
         """Take what the store pushes, whatever it is, and hand it on."""
         match said:
-            case [b"message", _, payload] if payload != FOR_SCHEDULERS or self._schedules:
+            case [b"message", _, payload] if self._schedules is (payload == FOR_SCHEDULERS):
                 self._hint(time.monotonic() + self._rand() * _spread_ms(payload) / 1000)
         return said
 

@@ -19,7 +19,7 @@ class RedisWakes:
     """
     Hints for the rings of `stores`. `wait` belongs to one thread, `close` to anybody, each store to its own thread.
 
-    `schedules`: requests are for us, too.
+    `schedules`: requests are for us, and nothing else is.
     """
 
     def __init__(self, stores: Sequence[RedisStore], *, schedules: bool) -> None:

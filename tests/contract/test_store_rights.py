@@ -263,7 +263,10 @@ def test_every_daemon_may_listen(server: Embedded, scheduler: RedisStore, role: 
         store.report(node="edge-1", report=b"report")
     assert wakes.fault == ""
 
-    scheduler.wake()
+    if role == "scheduler":
+        scheduler.request(id="r1", request=b"rotate")
+    else:
+        scheduler.wake()
 
     assert wakes.wait(5_000)
     wakes.close()

@@ -96,7 +96,7 @@ def test_a_wake_of_any_of_the_rings_ends_the_wait(server: Embedded, node: Node) 
     assert not node.wait(50)
 
 
-def test_a_publish_wakes_nodes_and_a_request_only_schedulers(server: Embedded, node: Node) -> None:
+def test_a_publish_wakes_nodes_and_a_request_schedulers(server: Embedded, node: Node) -> None:
     leader = Node(address(server), schedules=True)
     leader.settle()
     (store, _) = leader.stores
@@ -105,7 +105,7 @@ def test_a_publish_wakes_nodes_and_a_request_only_schedulers(server: Embedded, n
 
     store.publish(window=b"one", digest="d1", epoch=1, fence=1, parent="")
     assert node.wait()
-    assert leader.wait()
+    assert not leader.wait(50)
     store.publish(window=b"two", digest="d2", epoch=2, fence=1, parent="d0")
     assert not node.wait(50)
     store.request(id="r1", request=b"rotate")
