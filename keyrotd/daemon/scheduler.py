@@ -61,6 +61,8 @@ _FUTURE_LIFE_S = 86_400
 NODES_A_MS = 10
 #: Among so many events at most, one tells of a pause that stands: nothing is published meanwhile but what is asked for.
 _RECENT = 20
+#: A reading of reports is followed by so many times its own duration without one.
+RESTS = 3
 #: A beat's instant goes to disk this often.
 SIGNED_AT_EVERY_MS = 60_000
 
@@ -110,6 +112,7 @@ class Reign:
     offers: dict[str, Window | None] = field(default_factory=dict)
     requests: Requests = field(default_factory=dict)
     reports_read_at: int | None = None
+    rests_ms: int = 0  # boot time until which reports are not read again unless they must
     clocks_agree: bool = False
     vouched: bool = False
 
@@ -134,6 +137,7 @@ class RingScheduler:
         self._aside_until_ms = 0
         self._heard_ms = world.clock.boot_ms()  # when a beat was last seen to move
         self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
+        self._proven: dict[str, tuple[bytes, Report]] = {}  # and what was proven in it, to be known again by its bytes
         self._reports_bytes = REPORTS_BYTES  # to be read at a time; fewer after a reading that failed
         self._stood = ""  # digest of the window seen last in the store
         self._apart = False  # whether it was said that clocks are
@@ -175,6 +179,7 @@ class RingScheduler:
         if self.trust is self._trusted:
             return
         self._trusted = self.trust
+        self._proven.clear()
         self._aside_until_ms = 0
         if self._reign is not None:
             self._reign.offers = {digest: offer for digest, offer in self._reign.offers.items() if offer is not None}
@@ -365,7 +370,12 @@ class RingScheduler:
         return beat
 
     def _read_reports(self, reign: Reign, desk: Desk, now_at: int) -> None:
-        """Only when they decide something, or often enough to see a node fall silent: a fleet's reports are large."""
+        """
+        Only when they decide something, or often enough to see a node fall silent: a fleet's reports are large.
+
+        However much they decide, most of the time is left for beats, and for others whom the store serves.
+        """
+        asked_ms = self._world.clock.boot_ms()
         needed = (
             reign.settled_at is None
             or reign.window is None
@@ -375,16 +385,15 @@ class RingScheduler:
             or any(node.behind_since is not None for node in reign.nodes)
         )
         fresh = reign.reports_read_at is not None and now_at - reign.reports_read_at < self.policy.node_ttl_ms // 3
-        if fresh and not needed:
+        if fresh and (not needed or asked_ms < reign.rests_ms):
             return
         known = {node.report.node: node for node in reign.nodes}
         self._spoilt.clear()
-        seen = {}
         handed_in = self._handed_in(sorted(known, key=lambda name: known[name].seen_at))
-        for name, data in (handed_in or {}).items():
-            report = self._read_report(name, data)
-            if report is not None:
-                seen[name] = self._seen(report, known.get(name), reign, now_at)
+        reports = {name: self._read_report(name, data) for name, data in (handed_in or {}).items()}
+        proven = {name: report for name, report in reports.items() if report is not None}
+        self._proven = {name: ((handed_in or {})[name], report) for name, report in proven.items()}
+        seen = {name: self._seen(report, known.get(name), reign, now_at) for name, report in proven.items()}
         # A report that the store lost is a node that has not spoken again yet: it stays live as long as any other.
         kept = {name: node for name, node in known.items() if live((node,), self.policy, now_at)}
         nodes = {**kept, **seen}
@@ -392,6 +401,8 @@ class RingScheduler:
         self._forget(silent)
         reign.nodes = tuple(node for name, node in nodes.items() if name not in silent)
         reign.reports_read_at = now_at
+        read_ms = self._world.clock.boot_ms()
+        reign.rests_ms = read_ms + RESTS * (read_ms - asked_ms)
         self._say_refused("reports", self._spoilt)
         newer = [name for name, node in nodes.items() if node.report.newer]
         words = f"ring {self.ring}: {listed(newer)} run a newer keyrotd, and report what this one does not know"
@@ -417,6 +428,9 @@ class RingScheduler:
         return found
 
     def _read_report(self, name: str, data: bytes) -> Report | None:
+        before = self._proven.get(name)
+        if before is not None and before[0] == data:
+            return before[1]
         try:
             return self._proven_report(name, data)
         except CorruptWindow as corrupt:
