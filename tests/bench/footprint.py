@@ -31,8 +31,8 @@ _POLL = b"GETRANGE"
 def memory(lines: Lines) -> None:
     with _one_node() as (fleet, line):
         _start_agent_anew(fleet, line, poll_interval=_USUAL_POLL)
-        agent = _status_mib(fleet.processes["agent-1"].pid)
-        scheduler = _status_mib(fleet.processes["scheduler-1"].pid)
+        agent = status_mib(fleet.processes["agent-1"].pid)
+        scheduler = status_mib(fleet.processes["scheduler-1"].pid)
     locked = agent["VmLck"]
     lines.judge("agent, resident (VmRSS)", agent["VmRSS"], "MiB", most=48)
     lines.say("  memory locking", f"on: VmLck {locked:.0f} MiB of mappings" if locked else "OFF: not allowed here")
@@ -44,9 +44,9 @@ def cpu(lines: Lines) -> None:
     with _one_node() as (fleet, line):
         _start_agent_anew(fleet, line, poll_interval=_USUAL_POLL)
         pid = fleet.processes["agent-1"].pid
-        spent_s, began_s = _cpu_s(pid), time.monotonic()
+        spent_s, began_s = cpu_s(pid), time.monotonic()
         time.sleep(_CPU_S)
-        share = (_cpu_s(pid) - spent_s) / (time.monotonic() - began_s)
+        share = (cpu_s(pid) - spent_s) / (time.monotonic() - began_s)
     lines.judge(f"idle agent over {_CPU_S:.0f} s, a poll every {_USUAL_POLL}", 100 * share, "% of a core", most=0.5)
 
 
@@ -114,12 +114,12 @@ def _start_agent_anew(fleet: OneNode, store: RedisStore, *, poll_interval: str) 
     wait_until(lambda: said() > last_word + 1 and fleet.in_step(store), "the agent is in step again")
 
 
-def _status_mib(pid: int) -> dict[str, float]:
+def status_mib(pid: int) -> dict[str, float]:
     rows = (row.split() for row in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {words[0].removesuffix(":"): int(words[1]) / 1024 for words in rows if words[-1] == "kB"}
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     # proc(5): utime and stime are fields 14 and 15; the name in field 2 may hold blanks.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -130,6 +130,6 @@ def _bare_interpreter_mib() -> float:
     with Popen(argv, stdin=PIPE, stdout=PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        resident = _status_mib(child.pid)["VmRSS"]
+        resident = status_mib(child.pid)["VmRSS"]
         child.communicate(b"\n")
     return resident
