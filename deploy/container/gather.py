@@ -52,6 +52,9 @@ def gather(site: Path, root: Path) -> None:
         (root / place).mkdir(parents=True)
     interpreter, library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
     copy(interpreter, root)
+    if interpreter != Path("/usr/bin/python3"):  # where probes that Kubernetes runs in the container find it
+        under(root, Path("/usr/bin")).mkdir(parents=True, exist_ok=True)
+        under(root, Path("/usr/bin/python3")).symlink_to(interpreter)
     shutil.copytree(library, under(root, library), ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     shutil.copytree(site, root / PACKAGES, ignore=shutil.ignore_patterns(*LEFT_OUT_OF_SITE))
     for binary in (interpreter, *library_files(under(root, library)), *library_files(root / PACKAGES)):

@@ -1,5 +1,6 @@
 import http.client
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -15,7 +16,7 @@ import keyrotd
 from keyrotd.store.embedded import Embedded
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.live import free_ports
-from tests.container.image import USER, Container, Image, Mount, Runtime, built
+from tests.container.image import CHECKOUT, USER, Container, Image, Mount, Runtime, built
 from tests.contract.stores import address, running, store_on
 from tests.servers_found import wheel_valkey
 
@@ -173,6 +174,18 @@ def test_every_module_of_the_daemons_and_commands_is_whole_in_it(site: Site) -> 
     ended = site.runtime.run("-I", "-c", look, program=["python3"])
 
     assert (ended.code, ended.stderr) == (0, "")
+
+
+def test_the_sidecars_startup_probe_runs_in_it(site: Site) -> None:
+    template = (CHECKOUT / "deploy/helm/keyrotd-sidecar/templates/_shared.tpl").read_text("utf-8")
+    (command,) = re.findall(r'command:\n +- (\S+)\n +- (-\S+)\n +- "(.+)"\n', template)
+    program, *words = command
+
+    there = site.runtime.run(*words, "/etc/passwd", program=[program])
+    missing = site.runtime.run(*words, "/etc/passwd", "/run/keyrotd/tickets", program=[program])
+
+    assert (there.code, there.stderr) == (0, "")
+    assert missing.code == 1
 
 
 def test_scheduler_and_agent_live_in_it_as_pid_1(site: Site) -> None:
