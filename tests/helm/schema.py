@@ -1,11 +1,11 @@
 """
 The part of values.schema.json that is keyrotd.toml in YAML, made of what keyrotd's own reader goes by.
 
-`.venv/bin/python -m tests.helm.schema` writes it into both charts; a test holds them equal.
+`.venv/bin/python -m tests.helm.schema` writes it into both charts, and their values into the page; tests hold both to it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -13,6 +13,7 @@ from keyrotd.config import RING_NAME, SECTIONS
 from keyrotd.servers.catalogue import COMMON, DRIVERS, REQUIRED, Field, Type
 
 HELM = Path(__file__).parents[2] / "deploy" / "helm"
+PAGE = HELM.parents[1] / "docs" / "kubernetes.md"
 SCHEMAS = (HELM / "keyrotd" / "values.schema.json", HELM / "keyrotd-sidecar" / "values.schema.json")
 
 #: The charts settle these: where volumes are mounted, and that each pod has a name of its own.
@@ -84,11 +85,36 @@ def _kind(field: Field) -> dict[str, Any]:
             assert_never(field.type)
 
 
+def leaves(schema: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every value with its path, but for those inside of `config`, which are keyrotd's own."""
+    for key, found in schema.get("properties", {}).items():
+        path = f"{at}{key}"
+        if found.get("additionalProperties") is False and path != "config":
+            yield from leaves(found, f"{path}.")
+        elif path != "global":
+            yield path, found
+
+
+def with_tables(page: str) -> str:
+    """The page with a table of values of each chart, between its two marks."""
+    for path in SCHEMAS:
+        chart = path.parent.name
+        rows = ["| value | default | |", "|---|---|---|"]
+        for value, about in leaves(json.loads(path.read_text("utf-8"))):
+            default = f"`{json.dumps(about['default'])}`" if "default" in about else "see `values.yaml`"
+            rows.append(f"| `{value}` | {default} | {about['description']} |")
+        begin, end = f"<!-- values of {chart}: made by tests/helm/schema.py -->\n", "<!-- end -->"
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n" + "\n".join(rows) + f"\n\n{end}" + rest.partition(end)[2]
+    return page
+
+
 def main() -> None:
     for path in SCHEMAS:
         schema = json.loads(path.read_text("utf-8"))
         schema["properties"]["config"] = config_schema()
         path.write_text(json.dumps(schema, indent=2) + "\n", "utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

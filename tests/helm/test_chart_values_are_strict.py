@@ -1,13 +1,12 @@
 """A value that means nothing, lacks its meaning or holds a secret is refused before anything reaches a cluster."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.helm.charts import HAPROXY, Values, least, merged, texts, tool
-from tests.helm.schema import HELM, SCHEMAS, config_schema
+from tests.helm.schema import HELM, PAGE, SCHEMAS, config_schema, leaves, with_tables
 
 CHARTS = ("keyrotd", "keyrotd-sidecar")
 
@@ -65,31 +64,24 @@ def test_a_key_file_that_the_server_could_not_see_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_every_value_is_shown_with_its_default_and_described(name: str) -> None:
+def test_every_value_is_described_with_its_true_default(name: str) -> None:
     schema = json.loads((HELM / name / "values.schema.json").read_text("utf-8"))
     values = tool("yaml").safe_load((HELM / name / "values.yaml").read_text("utf-8"))
-    in_schema = dict(leaves(schema))
+    told = {path: about for path, about in leaves(schema) if path != "config"}
 
-    shown = {path for path in in_schema if not path.startswith(("config.", "global"))}
-
-    assert {path for path in shown if not has(values, path)} == set()
-    assert [path for path in shown if not in_schema[path].get("description")] == []
+    assert {path: about["default"] for path, about in told.items()} == {path: at(values, path) for path in told}
+    assert [path for path, about in told.items() if not about["description"]] == []
     tool("jsonschema").validate(merged(values, least("keyrotd")), schema)
 
 
-def leaves(schema: dict[str, Any], at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for key, found in schema.get("properties", {}).items():
-        path = f"{at}{key}"
-        if found.get("additionalProperties") is False and path != "config":
-            yield from leaves(found, f"{path}.")
-        else:
-            yield path, found
+def test_the_page_has_every_value() -> None:
+    page = PAGE.read_text("utf-8")
+
+    assert page == with_tables(page), "run `.venv/bin/python -m tests.helm.schema`"
 
 
-def has(values: Values, path: str) -> bool:
+def at(values: Values, path: str) -> Any:
     found: Any = values
     for word in path.split("."):
-        if not isinstance(found, dict) or word not in found:
-            return False
         found = found[word]
-    return True
+    return found
