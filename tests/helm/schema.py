@@ -1,7 +1,7 @@
 """
 The part of values.schema.json that is keyrotd.toml in YAML, made of what keyrotd's own reader goes by.
 
-`.venv/bin/python -m tests.helm.schema` writes it into both charts, and their values into the page; tests hold both to it.
+`.venv/bin/python -m tests.helm.schema` writes it into both charts, and their values into the page; tests hold them so.
 """
 
 import json
