@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from ipaddress import ip_network
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, assert_never
 
 from keyrotd.core.errors import ConfigError
+from keyrotd.core.peers import Network
 from keyrotd.core.policy import SEVEN_DAYS_MS, Interval, Policy, Schedule, impossible
 from keyrotd.daemon.schedule import cron
 from keyrotd.seal.messages import MAX_SERVERS
@@ -82,17 +84,24 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
-    """`listen` None: off."""
+    """`listen` None: off. `peer_probes` 0: no peer is asked, and none is outside `peer_networks`."""
 
     node: str
     poll_interval_ms: int
     start_grace_ms: int
     listen: Listen | None
+    peer_probes: int
+    peer_interval_ms: int
+    peer_networks: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """`probe` None: no handshakes. `sni` None: the probed host's name. `ca_file` None: any certificate will do."""
+    """
+    `probe` None: no handshakes. `sni` None: the probed host's name. `ca_file` None: any certificate will do.
+
+    `advertise` None: peers offer it no tickets.
+    """
 
     name: str
     ring: str
@@ -100,6 +109,7 @@ class ServerConfig:
     probe: Target | None
     sni: str | None
     ca_file: Path | None
+    advertise: Target | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +184,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Field]]] = MappingProxyType(
             "poll_interval": Field(type=Type.DURATION, says="between looks", default=5000),
             "start_grace": Field(type=Type.DURATION, says="before keys of one's own", default=10_000),
             "listen": Field(type=Type.TEXT, says="metrics and health, or off", default="127.0.0.1:9755"),
+            "peer_probes": Field(type=Type.COUNT, says="peers that are offered each server's tickets", default=0),
+            "peer_interval": Field(type=Type.DURATION, says="between two rounds of that", default=5 * 60_000),
+            "peer_networks": Field(type=Type.WORDS, says="the only ones that peers are asked in", default=None),
         },
         "log": {
             "format": Field(
@@ -188,6 +201,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, Field]]] = MappingProxyType(
         },
     }
 )
+
+#: A node's rounds are to be no load, to its peers nor to whoever a node that lies may name.
+MAX_PEER_PROBES = 16
+MIN_PEER_INTERVAL_MS = 10_000
 
 DRIVER = Field(type=Type.CHOICE, says=f"one of {', '.join(DRIVERS)}", choices=tuple(DRIVERS))
 
@@ -388,7 +405,7 @@ class _Reading:
             named = isinstance(called, str) and called.isprintable() and called != ""
             yield table, f'{name} "{called}": ' if named else f"{name} {place}: "
 
-    def _settle(self, values: dict[str, Any], key: str, at: str, parse: Callable[[str], object]) -> None:
+    def _settle(self, values: dict[str, Any], key: str, at: str, parse: Callable[[Any], object]) -> None:
         """Put what `parse` makes of a value in its place; a value that it refuses is a fault and goes."""
         if values.get(key) is None:
             return
@@ -427,6 +444,17 @@ class _Reading:
         self._settle(agent, "listen", "agent.", _listen)
         if "node" in agent and agent["node"] is None:
             agent["node"] = socket.gethostname()
+        self._settle(agent, "peer_networks", "agent.", _networks)
+        if agent.get("peer_networks", ()) is None:
+            agent["peer_networks"] = ()
+            if agent.get("peer_probes"):
+                hint = 'addresses are other nodes\' word: name your own, peer_networks = ["10.0.0.0/8"]'
+                self._fault("agent.peer_networks: is missing beside peer_probes", hint)
+        if agent.get("peer_probes", 0) > MAX_PEER_PROBES:
+            self._fault(f"agent.peer_probes: is over {MAX_PEER_PROBES}", "a few of each node make many of a fleet")
+        if agent.get("peer_interval", MIN_PEER_INTERVAL_MS) < MIN_PEER_INTERVAL_MS:
+            least = f"{MIN_PEER_INTERVAL_MS // 1000}s"
+            self._fault(f"agent.peer_interval: is below {least}", "peers have clients of their own to serve")
         self._settle(agent, "node", "agent.", _shaped(_NODE_NAME, "a host's name: letters, digits and `._-`"))
 
     def _ring(self, found: dict[str, Any], at: str) -> dict[str, Any]:
@@ -449,6 +477,7 @@ class _Reading:
         self._settle(server, "name", at, _shaped(_SERVER_NAME, "letters, digits and `._-`, at most 64"))
         self._settle(server, "probe", at, _target)
         self._settle(server, "sni", at, _host_name)
+        self._settle(server, "advertise", at, _advertised)
         for key in ("sni", "ca_file"):
             if key in rest and "probe" not in rest:
                 self._fault(f"{at}{key}: there is no probe that it could serve", "add probe, or delete it")
@@ -578,6 +607,24 @@ def _listen(text: str) -> Listen | None:
         hint = "127.0.0.1:9754, [::1]:9754 or, for all the world to see, 0.0.0.0:9754"
         raise ConfigError([(f"want HOST:PORT or off, found {text!r}", hint)])
     return Listen(found[1] or found[2], int(found[3]))
+
+
+def _networks(words: Iterable[str]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for word in words:
+        try:
+            found.append(ip_network(word))
+        except ValueError as error:
+            raise ConfigError([(str(error), "10.0.0.0/8, 2001:db8::/32 or a single address")]) from None
+    return tuple(found)
+
+
+def _advertised(text: str) -> Target:
+    """Without a host, this one's own: `:443`."""
+    target = _target(f"{socket.gethostname()}{text}" if text.startswith(":") else text)
+    if target.port is None:
+        raise ConfigError([(f"want HOST:PORT, found {text!r}", "no peer reaches a Unix socket of this host")])
+    return target
 
 
 def _host_name(text: str) -> str:

@@ -1,6 +1,7 @@
 """A fleet whose daemons all show their metrics, and what they show."""
 
 import http.client
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,14 @@ from tests.servers_found import wheel_haproxy, wheel_valkey
 
 
 class Scraped:
-    """`ports` by the daemon's name: `s1` and `s2` are schedulers, `a1` and so on agents."""
+    """
+    `ports` by the daemon's name: `s1` and `s2` are schedulers, `a1` and so on agents.
 
-    def __init__(self, directory: Path, *, nodes: int = 1, pace: Pace = HURRIED) -> None:
+    `asks`: agents offer their tickets to each other.
+    """
+
+    def __init__(self, directory: Path, *, nodes: int = 1, pace: Pace = HURRIED, asks: bool = False) -> None:
+        self._asks = asks
         names = ("s1", "s2", *(f"a{number}" for number in range(1, nodes + 1)))
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.fleet = Fleet(
@@ -32,7 +38,12 @@ class Scraped:
         )
 
     def _listening(self, name: str, text: str) -> str:
-        return text.replace('listen = "off"', f'listen = "127.0.0.1:{self.ports[name]}"')
+        text = text.replace('listen = "off"', f'listen = "127.0.0.1:{self.ports[name]}"')
+        if self._asks and name.startswith("a"):
+            asking = 'peer_probes = 2\npeer_interval = "10s"\npeer_networks = ["127.0.0.0/8"]\n'
+            text = text.replace("[[server]]", f"{asking}[[server]]")
+            text = re.sub(r'(probe = "(.+)")', r'\1\nadvertise = "\2"', text)
+        return text
 
     @property
     def leader(self) -> str:

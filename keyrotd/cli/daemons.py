@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import click
 from keyrotd.cli.check import signer_faults
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.cli.reload import Reload, Turns, files_of, ready_for
-from keyrotd.config import Config, Listen, RingConfig, Role, ServerConfig, key_files, load
+from keyrotd.config import AgentConfig, Config, Listen, RingConfig, Role, ServerConfig, key_files, load
 from keyrotd.core.errors import ConfigError, KeyrotdError
 from keyrotd.core.messages import ProbeState
 from keyrotd.core.stek import Secrets
@@ -25,11 +26,13 @@ from keyrotd.daemon.hardening import harden
 from keyrotd.daemon.health import Answer, HealthServer
 from keyrotd.daemon.lock import locked
 from keyrotd.daemon.notify import Notify
+from keyrotd.daemon.peering import Asking, Offer
 from keyrotd.daemon.rings import Agents, Schedulers
 from keyrotd.daemon.service import Job, Service
 from keyrotd.daemon.state import DiskFolder
 from keyrotd.daemon.telemetry import Reporter, configure_logging
 from keyrotd.daemon.tending import Prove, Server, Threads
+from keyrotd.seal import lines
 from keyrotd.seal.keyedits import Entry, entries
 from keyrotd.seal.keyfiles import AnyKey, Kek, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.secrets import read, text
@@ -37,8 +40,8 @@ from keyrotd.store import embedded
 from keyrotd.store.redis import RedisStore
 from keyrotd.store.wakes import RedisWakes
 from keyrotd.tls.handshake import Trust as TlsTrust
-from keyrotd.tls.probe import prove
-from keyrotd.tls.target import Target
+from keyrotd.tls.probe import offered, prove
+from keyrotd.tls.target import Target, parse_target
 
 
 @click.command("scheduler")
@@ -240,13 +243,14 @@ class Parts:
     def _agent(self, ring: RingConfig, store: RedisStore) -> agent.RingAgent:
         settings = self.config.agent
         self._expect_servers(ring)
-        servers = tuple(_server(server) for server in self.config.servers if server.ring == ring.name)
+        servers = tuple(_server(server, self.reporter) for server in self.config.servers if server.ring == ring.name)
         return agent.RingAgent(
             agent.Settings(
                 ring=ring.name,
                 node=settings.node,
                 poll_interval_ms=settings.poll_interval_ms,
                 start_grace_ms=settings.start_grace_ms,
+                asking=_asking(settings),
             ),
             _agent_trust(self.config, ring),
             agent.World(
@@ -336,16 +340,58 @@ def _say_trust(reporter: Reporter, ring: str, kek: Entry, **ids: object) -> None
     reporter.gauge("kek_made_timestamp_seconds", made_s, ring=ring)
 
 
-def _server(server: ServerConfig) -> Server:
-    return Server(driver=server.driver, prove=None if server.probe is None else _prover(server, server.probe))
+def _asking(settings: AgentConfig) -> Asking | None:
+    if not settings.peer_probes:
+        return None
+    return Asking(count=settings.peer_probes, interval_ms=settings.peer_interval_ms, networks=settings.peer_networks)
+
+
+def _server(server: ServerConfig, reporter: Reporter) -> Server:
+    return Server(
+        driver=server.driver,
+        prove=None if server.probe is None else _prover(server, server.probe),
+        offer=None if server.probe is None else _offerer(server, server.probe),
+        address="" if server.advertise is None else _address(server, server.advertise, reporter),
+    )
+
+
+def _address(server: ServerConfig, target: Target, reporter: Reporter) -> str:
+    """What peers are told is no name: whoever resolves one may be told another host. '' when there is none to tell."""
+    key = f"server {server.name}: advertise"
+    try:
+        found = ip_address(str(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0][4][0]))
+        mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+        return lines.address(str(Target(str(mapped or found), target.port)))
+    except (OSError, ValueError):
+        words = f"server {server.name}: advertise {target}: is no address that others could use"
+        reporter.fault(key, words, hint="give the address itself; until the next start no peer asks this server")
+        return ""
 
 
 #: Two handshakes with a server of this very node.
 _PROVE_MS = 5_000
+#: One handshake with a peer, or with the server whose tickets it is offered.
+_PEER_MS = 2_000
+
+
+def _trust_in(server: ServerConfig) -> TlsTrust:
+    return TlsTrust(ca_file=None if server.ca_file is None else str(server.ca_file), insecure=server.ca_file is None)
+
+
+def _offerer(server: ServerConfig, own: Target) -> Offer:
+    def offer(addresses: tuple[str, ...]) -> tuple[ProbeState, ...]:
+        takers = [parse_target(address) for address in addresses]
+        try:
+            offers = offered(own, takers, sni=server.sni, trust=_trust_in(server), timeout_ms=_PEER_MS)
+        except KeyrotdError:  # of the CA file, which the server's own probe tells of
+            return ()
+        return tuple(offer.state for offer in offers)
+
+    return offer
 
 
 def _prover(server: ServerConfig, target: Target) -> Prove:
-    trust = TlsTrust(ca_file=None if server.ca_file is None else str(server.ca_file), insecure=server.ca_file is None)
+    trust = _trust_in(server)
 
     def proven(current: Secrets) -> tuple[ProbeState, str]:
         scheme = server.driver.facts.scheme

@@ -108,9 +108,25 @@ class ProbeState(Enum):
     CERTIFICATE = "certificate"  # the handshake failed on the certificate
 
 
+#: What may become of a ticket that is offered to another server.
+OFFERED = (
+    ProbeState.RESUMED,
+    ProbeState.REFUSED,
+    ProbeState.NO_TICKETS,
+    ProbeState.UNREACHABLE,
+    ProbeState.RESET,
+    ProbeState.CERTIFICATE,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """`slots` None: unbounded or not yet known. `fault` is words for people, '' when there is none; never a key."""
+    """
+    `slots` None: unbounded or not yet known. `fault` is words for people, '' when there is none; never a key.
+
+    `address` is where peers may offer it their tickets, `IP:PORT` or `[IPV6]:PORT`; '' nowhere. Of its own tickets that
+    peers decided on in the last round (`tried`), `resumed` did.
+    """
 
     name: str
     driver: str
@@ -118,6 +134,9 @@ class ServerReport:
     slots: int | None
     probe: ProbeState
     fault: str
+    address: str = ""
+    resumed: int = 0
+    tried: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +171,24 @@ class Report:
     def slots(self) -> int | None:
         """The least slots of any server on this node; None when all are unbounded."""
         return min((server.slots for server in self.servers if server.slots is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A server of some node, where others may offer their tickets; `address` as in a report."""
+
+    node: str
+    driver: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """The leader's signed word on who may be asked: some of those whose reports name an address."""
+
+    ring: str
+    signed_at: int
+    peers: tuple[Peer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ the next one heals: the cache says what was accepted, the servers say what they 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from keyrotd.core.decide import listed, owes
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
@@ -31,6 +31,7 @@ from keyrotd.core.reconcile import (
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.window import Window
 from keyrotd.daemon.clock import Clock, FleetTime
+from keyrotd.daemon.peering import Aside, AsideThread, Asking, Offering, Peering, Tally
 from keyrotd.daemon.state import FORGOTTEN, Bound, Cache, Folder, Remembered, decode_cache, refuse_downgrade, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.daemon.tending import Orders, Server, Tended, Workers, tend
@@ -69,6 +70,7 @@ class Settings:
     node: str
     poll_interval_ms: int
     start_grace_ms: int
+    asking: Asking | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class World:
     clock: Clock
     rand: Callable[[int], bytes]
     telemetry: Telemetry
+    aside: Aside = field(default_factory=AsideThread)
 
 
 class RingAgent:
@@ -121,6 +124,8 @@ class RingAgent:
         self._ordered: str | None = None  # digest of the window that the orders are for
         self._ordered_at: int | None = None  # the instant that they are for
         self._cache_owed = False
+        self._addresses = {server.driver.name: server.address for server in world.servers}
+        self._peering = None if settings.asking is None else self._new_peering(settings.asking)
         self._write_memory(self._remembered)
         self._dormant = self._restore()
 
@@ -137,6 +142,7 @@ class RingAgent:
         told = self._told()
         self._crashes = ()
         self._tend()
+        self._ask_peers(reached=found is not None)
         if self._told() != told and found is not None:
             self._speak()
         return self._pause_ms(reached=found is not None)
@@ -462,6 +468,36 @@ class RingAgent:
             took_s = max(0, now_at - published_at) / 1000
             self._world.telemetry.observe("propagation_duration_seconds", took_s, ring=window.ring)
 
+    # Peers.
+
+    def _new_peering(self, asking: Asking) -> Peering:
+        world = self._world
+        return Peering(
+            asking,
+            ring=self.settings.ring,
+            node=self.settings.node,
+            offerings=tuple(
+                Offering(name=server.driver.name, driver=server.driver.kind, offer=server.offer)
+                for server in world.servers
+                if server.offer is not None
+            ),
+            store=world.store,
+            aside=world.aside,
+            clock=world.clock,
+            rand=world.rand,
+            telemetry=world.telemetry,
+        )
+
+    def _ask_peers(self, *, reached: bool) -> None:
+        if self._peering is None:
+            return
+        crash = self._peering.turn(verifiers=self.trust.verifiers, now_at=self._fleet.now(), reached=reached)
+        self._crashes += () if crash is None else (crash,)
+
+    @property
+    def _tallies(self) -> dict[str, Tally]:
+        return {} if self._peering is None else self._peering.tallies
+
     # Own keys.
 
     def _own_keys(self) -> tuple[Stek, Stek]:
@@ -492,9 +528,11 @@ class RingAgent:
         self._footing = standing, gone
 
     def _measure_probes(self) -> None:
-        probed = [report.probe for report in self._server_reports() if report.probe is not ProbeState.NONE]
-        if probed:
-            ratio = probed.count(ProbeState.RESUMED) / len(probed)
+        reports = self._server_reports()
+        probed = [report.probe for report in reports if report.probe is not ProbeState.NONE]
+        tried = len(probed) + sum(report.tried for report in reports)
+        if tried:
+            ratio = (probed.count(ProbeState.RESUMED) + sum(report.resumed for report in reports)) / tried
             self._world.telemetry.gauge("probe_resumption_ratio", ratio, ring=self.settings.ring)
 
     def _told(self) -> tuple[object, ...]:
@@ -502,7 +540,11 @@ class RingAgent:
         return (self._state(), self._steps(), self._holding(), self._read_back(), self._server_reports())
 
     def _server_reports(self) -> tuple[ServerReport, ...]:
-        return tuple(tended.report for tended in self._tended.values())
+        return tuple(self._with_peers(tended.report) for tended in self._tended.values())
+
+    def _with_peers(self, report: ServerReport) -> ServerReport:
+        tally = self._tallies.get(report.name, Tally(0, 0))
+        return replace(report, address=self._addresses[report.name], resumed=tally.resumed, tried=tally.tried)
 
     def _report(self) -> bytes:
         self._counter += 1

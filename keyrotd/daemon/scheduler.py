@@ -35,7 +35,8 @@ from keyrotd.core.decide import (
 )
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.mend import mend
-from keyrotd.core.messages import Beat, Event, Goal, NodeState, Order, Pause, Report, Request, Resume
+from keyrotd.core.messages import Beat, Event, Goal, NodeState, Order, Pause, Peers, Report, Request, Resume
+from keyrotd.core.peers import named
 from keyrotd.core.policy import Policy
 from keyrotd.core.stek import SEED_BYTES, Stek
 from keyrotd.core.succession import carried, renew
@@ -46,7 +47,7 @@ from keyrotd.daemon.pauses import Pauses, TooLong
 from keyrotd.daemon.state import FORGOTTEN, Folder, try_recall
 from keyrotd.daemon.telemetry import ALTERED, Telemetry
 from keyrotd.seal.keyfiles import Keks, OperatorVerifyKey, SigningKey, VerifyKey, ids_in_change
-from keyrotd.seal.messages import read_beat, read_event, read_report, read_request, sign_beat, sign_event
+from keyrotd.seal.messages import read_beat, read_event, read_report, read_request, sign_beat, sign_event, sign_peers
 from keyrotd.seal.window import open_window, seal_window
 from keyrotd.store.limits import REPORTS, REPORTS_BYTES
 from keyrotd.store.port import Desk, Fenced, Moved, Published, Store
@@ -63,6 +64,8 @@ NODES_A_MS = 10
 _RECENT = 20
 #: A reading of reports is followed by so many times its own duration without one.
 RESTS = 3
+#: Whom nodes may offer their tickets to is drawn anew this often.
+PEERS_EVERY_MS = 60_000
 #: A beat's instant goes to disk this often.
 SIGNED_AT_EVERY_MS = 60_000
 
@@ -139,6 +142,7 @@ class RingScheduler:
         self._spoilt: dict[str, CorruptWindow] = {}  # reports of the last reading, by the name that they stood under
         self._proven: dict[str, tuple[bytes, Report]] = {}  # and what was proven in it, to be known again by its bytes
         self._reports_bytes = REPORTS_BYTES  # to be read at a time; fewer after a reading that failed
+        self._peers_ms = 0  # when peers are named next
         self._stood = ""  # digest of the window seen last in the store
         self._apart = False  # whether it was said that clocks are
         self._shown: set[tuple[str, tuple[tuple[str, str], ...]]] = set()  # gauges of this reign, with their labels
@@ -218,6 +222,7 @@ class RingScheduler:
         self._act(reign, decision, view, now_at)
         self._clear_offers(reign, now_at)
         self._sign_beat(reign)
+        self._name_peers(reign, now_at)
         self._measure(reign, decision, now_at)
 
     # The lease.
@@ -786,6 +791,18 @@ class RingScheduler:
             self._world.store.wake()
         reign.vouched = True
         self._say("beat", None)  # whatever was there, it is ours now
+
+    def _name_peers(self, reign: Reign, now_at: int) -> None:
+        """Name some of the servers that may be offered tickets, if any may; nodes trust nobody else's word on it."""
+        if self._reign is not reign or self._world.clock.boot_ms() < self._peers_ms:
+            return
+        reports = (node.report for node in live(reign.nodes, self.policy, now_at))
+        found = named(reports, rand=self._world.rand)
+        if found:
+            self._peers_ms = self._world.clock.boot_ms() + PEERS_EVERY_MS
+            peers = Peers(ring=self.ring, signed_at=now_at, peers=found)
+            with self._beating():
+                self._world.store.name_peers(peers=sign_peers(peers, self.trust.signer))
 
     # Memory, chance and words.
 

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from keyrotd import __version__
-from keyrotd.core.messages import Goal
+from keyrotd.core.messages import OFFERED, Goal
 
 #: A daemon that shows metrics.
 Role: TypeAlias = Literal["agent", "scheduler"]
@@ -118,6 +118,12 @@ COUNTERS: Mapping[str, Metric] = MappingProxyType(
         "drift_total": Metric("Times that a server had lost or changed our keys.", ("ring", "server"), _AGENT),
         "dropped_keys_total": Metric(
             "Keys with live tickets that a server had no slot for.", ("ring", "server"), _AGENT
+        ),
+        "peer_probes_total": Metric(
+            "Tickets offered to peers, by what they did.",
+            ("ring", "server", "outcome"),
+            _AGENT,
+            {"outcome": tuple(state.value for state in OFFERED)},
         ),
         "forks_total": Metric("Windows adopted that do not descend from the one held.", ("ring",), _AGENT),
         "windows_refused_total": Metric("Windows, beats and reports refused, by reason.", ("ring", "reason"), _BOTH),

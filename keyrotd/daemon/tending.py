@@ -9,6 +9,7 @@ from keyrotd.core.errors import InstallFailed
 from keyrotd.core.keys import Installed, Keys, Tenure, in_step, names
 from keyrotd.core.messages import ProbeState, ServerReport, ServerState
 from keyrotd.core.stek import Secrets
+from keyrotd.daemon.peering import Offer
 from keyrotd.daemon.turns import Crash, attempt
 from keyrotd.servers.port import Driver, ServerUnreachable
 
@@ -18,10 +19,16 @@ Prove = Callable[[Secrets], tuple[ProbeState, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server of this node. `prove` is None where no probe address is configured."""
+    """
+    A server of this node. `prove` is None where no probe address is configured.
+
+    `offer` offers its tickets to peers, None where it has none to offer; at `address`, if any, peers may offer theirs.
+    """
 
     driver: Driver
     prove: Prove | None
+    offer: Offer | None = None
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

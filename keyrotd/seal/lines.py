@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NoReturn, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
@@ -129,6 +130,18 @@ def name(word: str) -> str:
 def node(word: str) -> str:
     """How nodes may be called: any host name will do."""
     if len(word) > MAX_NODE or not _NAME.fullmatch(word):
+        raise ValueError
+    return word
+
+
+def address(word: str) -> str:
+    """An IP address and a port, as `Target` writes them; no name, which others might resolve otherwise."""
+    host, _, port = word.rpartition(":")
+    found = ip_address(host.removeprefix("[").removesuffix("]"))
+    shown = str(found) if isinstance(found, IPv4Address) else f"[{found}]"
+    # An IPv4 address within an IPv6 one is written otherwise by other Pythons.
+    mapped = isinstance(found, IPv6Address) and found.ipv4_mapped is not None
+    if mapped or "%" in host or word != f"{shown}:{number(port)}" or not 0 < int(port) < 2**16:
         raise ValueError
     return word
 

@@ -1,8 +1,8 @@
 """
-Beats, requests, reports and events as bytes. A reader proves who wrote them, and for which ring, before it answers.
+Beats, requests, reports, events and lists of peers as bytes. A reader proves who wrote them, and for which ring, first.
 
-The scheduler signs beats and events, an operator requests. A report carries a MAC under a key derived from the ring's
-KEK: any holder of that KEK can write one, so it proves the ring's membership and not which node.
+The scheduler signs beats, events and lists of peers, an operator requests. A report carries a MAC under a key derived
+from the ring's KEK: any holder of that KEK can write one, so it proves the ring's membership and not which node.
 """
 
 import hmac
@@ -18,6 +18,8 @@ from keyrotd.core.messages import (
     NodeState,
     Order,
     Pause,
+    Peer,
+    Peers,
     ProbeState,
     Report,
     Request,
@@ -25,6 +27,7 @@ from keyrotd.core.messages import (
     ServerReport,
     ServerState,
 )
+from keyrotd.core.peers import MAX_PEERS
 from keyrotd.seal import lines, versions
 from keyrotd.seal.keyfiles import Kek, Keks, OperatorKey, OperatorVerifyKey, SigningKey, VerifyKey
 from keyrotd.seal.lines import Frame, Lines, line
@@ -35,6 +38,8 @@ MAX_BEAT_BYTES = 2_048
 MAX_REQUEST_BYTES = 2_048
 MAX_EVENT_BYTES = 2_048
 MAX_REPORT_BYTES = 32_768
+#: With all names at their longest.
+MAX_PEERS_BYTES = 32_768
 
 #: In bytes of UTF-8; percent-encoded they may take three times as much.
 MAX_WHO = 128
@@ -43,7 +48,7 @@ MAX_FAULT = 200
 #: What one node may report about; with every fault at its longest it fits MAX_REPORT_BYTES.
 MAX_SERVERS = 32
 
-M = TypeVar("M", bound=Beat | Order | Event | Report)
+M = TypeVar("M", bound=Beat | Order | Event | Peers | Report)
 
 #: The goals that version 2 of a request brought; those of version 1 are in Goal.
 _PAUSING: dict[str, type[Pause] | type[Resume]] = {"pause": Pause, "resume": Resume}
@@ -130,6 +135,26 @@ def read_event(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> E
     return _of_ring("event", _event(found), ring)
 
 
+def sign_peers(peers: Peers, signer: SigningKey) -> bytes:
+    body = versions.body(
+        "peers",
+        (
+            line("ring", peers.ring),
+            line("signed_at", peers.signed_at),
+            *(line("peer", peer.node, peer.driver, peer.address) for peer in peers.peers),
+        ),
+    )
+    data = signed(body, kind="peers", signer=signer).encode()
+    return _as_meant(peers, data, _peers(envelope(data, kind="peers", limit=MAX_PEERS_BYTES).body_lines()))
+
+
+def read_peers(data: bytes, *, verifiers: tuple[VerifyKey, ...], ring: str) -> Peers:
+    found = envelope(data, kind="peers", limit=MAX_PEERS_BYTES)
+    found.tail_lines().end()
+    prove(found, verifiers=verifiers)
+    return _of_ring("peers", _peers(found.body_lines()), ring)
+
+
 def write_report(report: Report, keks: Keks) -> bytes:
     """A node's word under the first of `keks`. Faults are clipped to what may be printed, so that none mutes a node."""
     body = versions.body(
@@ -150,6 +175,7 @@ def write_report(report: Report, keks: Keks) -> bytes:
             *_accepts_lines(report.accepts),
             *(_server_line(server) for server in report.servers),
         ),
+        tuple(_peers_line(server) for server in report.servers if _has_peers(server)),
     )
     data = (body + line("mac", keks[0].id, _mac(keks[0], report.ring, body).hex())).encode()
     _report(lines.frame(data, kind="report", limit=MAX_REPORT_BYTES).body(end=-1))
@@ -262,7 +288,7 @@ def _report(body: Lines) -> Report:
         barrier=body.take("barrier", lines.number),
         poll_interval_ms=body.take("poll_interval_ms", lines.number),
         accepts=_accepts(body),
-        servers=tuple(_servers(body)),
+        servers=_with_peers(tuple(_servers(body)), body),
     )
     body.end()
     if len(report.servers) > MAX_SERVERS:
@@ -329,6 +355,54 @@ def _server_line(server: ServerReport) -> str:
     fault = lines.to_text(lines.clip(server.fault, MAX_FAULT))
     slots = lines.or_dash(server.slots)
     return line("server", server.name, server.driver, server.state.value, slots, server.probe.value, fault)
+
+
+def _has_peers(server: ServerReport) -> bool:
+    return server.address != "" or server.tried > 0
+
+
+def _peers_line(server: ServerReport) -> str:
+    return line("peers", server.name, server.address or "-", server.resumed, server.tried)
+
+
+def _with_peers(servers: tuple[ServerReport, ...], body: Lines) -> tuple[ServerReport, ...]:
+    """Take the lines of version 2: in the order of the servers, and none that says nothing."""
+    completed = []
+    told = body.take("peers", _peers_words) if body.next_is("peers", since=2) else None
+    for server in servers:
+        if told is None or told[0] != server.name:
+            completed.append(server)
+            continue
+        _, address, resumed, tried = told
+        completed.append(replace(server, address=address or "", resumed=resumed, tried=tried))
+        told = body.take("peers", _peers_words) if body.next_is("peers", since=2) else None
+    if told is not None:
+        lines.refuse("report: tells of peers of a server that it does not have, or out of turn")
+    return tuple(completed)
+
+
+def _peers_words(rest: str) -> tuple[str, str | None, int, int]:
+    name, address, resumed, tried = rest.split(" ")
+    told = lines.name(name), lines.maybe(lines.address)(address), lines.number(resumed), lines.number(tried)
+    if told[2] > told[3] or (told[1] is None and told[3] == 0):
+        raise ValueError
+    return told
+
+
+def _peers(body: Lines) -> Peers:
+    ring, signed_at = body.take("ring", lines.name), body.take("signed_at", lines.number)
+    found = []
+    while body.next_is("peer"):
+        found.append(body.take("peer", _peer))
+    body.end()
+    if len(found) > MAX_PEERS:
+        raise CorruptWindow(f"peers: want at most {MAX_PEERS}", reason="too large")
+    return Peers(ring=ring, signed_at=signed_at, peers=tuple(found))
+
+
+def _peer(rest: str) -> Peer:
+    node, driver, address = rest.split(" ")
+    return Peer(node=lines.node(node), driver=lines.name(driver), address=lines.address(address))
 
 
 def _mac(kek: Kek, ring: str, body: str) -> bytes:

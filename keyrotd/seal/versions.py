@@ -22,7 +22,8 @@ NEWEST: Final[Mapping[str, int]] = MappingProxyType(
     {
         "window": 1,
         "beat": 1,
-        "report": 1,
+        "report": 2,
+        "peers": 1,
         "request": 2,
         "event": 2,
         "cache": 1,

@@ -64,6 +64,7 @@ COMMON: Mapping[str, Field] = MappingProxyType(
         "probe": Field(type=Type.TEXT, says="host:port for a real handshake after each install", default=None),
         "sni": Field(type=Type.TEXT, says="the name to ask for in that handshake", default=None),
         "ca_file": Field(type=Type.PATH, says="whom to trust in it; without one, tickets alone count", default=None),
+        "advertise": Field(type=Type.TEXT, says="host:port where peers may offer it their tickets", default=None),
     }
 )
 

@@ -46,6 +46,11 @@ def look(answer: object) -> Look:
     )
 
 
+def peers(answer: object) -> bytes | None:
+    """What is too long is absent: somebody else wrote it."""
+    return answer if isinstance(answer, bytes) and 0 < len(answer) <= limits.PEERS_BYTES else None
+
+
 def outcome(answer: object) -> Published | Fenced | Moved:
     match answer:
         case [b"published"]:

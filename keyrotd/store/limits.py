@@ -10,6 +10,8 @@ WINDOW_BYTES: Final = 65_536
 BEAT_BYTES: Final = 2_048
 #: A node of 20 servers, each with a fault in words, takes about 8 KiB.
 REPORT_BYTES: Final = 32_768
+#: A list of 64, all names at their longest, takes 24 KiB.
+PEERS_BYTES: Final = 32_768
 REQUEST_BYTES: Final = 4_096
 EVENT_BYTES: Final = 4_096
 #: Digests, names of nodes and of lease holders, ids of requests: visible ASCII, spaces included.

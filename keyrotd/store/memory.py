@@ -45,6 +45,7 @@ class Ring:
     fence: int = 0
     reports: dict[str, bytes] = field(default_factory=dict)
     offers: dict[str, bytes] = field(default_factory=dict)
+    peers: bytes | None = None
     requests: dict[str, bytes] = field(default_factory=dict)
     history: list[bytes] = field(default_factory=list)
     wakes: int = 0
@@ -210,6 +211,15 @@ class MemoryStore:
         with _call(self, "offers") as ring:
             asked = islice(digests, limits.OFFERS)
             return {digest: ring.offers[digest] for digest in asked if digest in ring.offers}
+
+    def name_peers(self, *, peers: bytes) -> None:
+        fitting("name_peers", peers, limits.PEERS_BYTES)
+        with _call(self, "name_peers") as ring:
+            ring.peers = peers
+
+    def peers(self) -> bytes | None:
+        with _call(self, "peers") as ring:
+            return ring.peers
 
     def request(self, *, id: str, request: bytes) -> None:  # noqa: A002 - as in the port
         named("request", id)

@@ -128,6 +128,7 @@ class Store(Protocol):
       many to be read at once, `lead` reads some and drops the others.
     - Where offers, requests or the reports of nodes that the caller does not know take far more memory than fair ones
       would, with their names, they count as absent; `lead` drops such requests.
+    - `name_peers`, `peers`: whom nodes may offer their tickets to; the last list wins.
     - `record`, `history`: events, newest first; the oldest fall off the end.
     - `look` and `window` read for people; `wake` shortens everybody's wait.
     """
@@ -162,6 +163,10 @@ class Store(Protocol):
     def prune_offers(self, *, keep: Iterable[str]) -> None: ...
 
     def offers(self, digests: Iterable[str]) -> dict[str, bytes]: ...
+
+    def name_peers(self, *, peers: bytes) -> None: ...
+
+    def peers(self) -> bytes | None: ...
 
     def request(self, *, id: str, request: bytes) -> None: ...  # noqa: A002 - the field's word, keyword-only
 

@@ -9,6 +9,7 @@ Keyspace, for a namespace and a ring:
     <namespace>:{<ring>}:fence     string  the newest fence, a decimal number that only grows
     <namespace>:{<ring>}:reports   hash    node: report
     <namespace>:{<ring>}:offers    hash    digest: sealed bytes
+    <namespace>:{<ring>}:peers     string  the leader's signed list of whom nodes may offer tickets to
     <namespace>:{<ring>}:requests  hash    id: request, until settled
     <namespace>:{<ring>}:history   list    events, newest first
     <namespace>:{<ring>}:wake      channel something happened: a message says over how many ms to spread the looking,
@@ -68,6 +69,7 @@ class RedisStore:
         self._fence = f"{prefix}:fence"
         self._reports = f"{prefix}:reports"
         self._offers = f"{prefix}:offers"
+        self._peers = f"{prefix}:peers"
         self._requests = f"{prefix}:requests"
         self._history = f"{prefix}:history"
         self._wake = channel(namespace, ring)
@@ -158,6 +160,14 @@ class RedisStore:
         fair = self._decoded("offers", partial(plain.fair, asked), sizes)
         found = self._wire.ask_on("offers", *(("HGET", self._offers, digest) for digest in fair)) if fair else []
         return self._decoded("offers", partial(plain.offers, fair), found)
+
+    def name_peers(self, *, peers: bytes) -> None:
+        fitting("name_peers", peers, limits.PEERS_BYTES)
+        self._ask("name_peers", _anything, ("SET", self._peers, peers))
+
+    def peers(self) -> bytes | None:
+        # In one answer that cannot be longer, whatever stands there.
+        return self._ask("peers", answers.peers, ("GETRANGE", self._peers, 0, limits.PEERS_BYTES), absent=b"")
 
     def request(self, *, id: str, request: bytes) -> None:  # noqa: A002 - as in the port
         named("request", id)

@@ -291,6 +291,16 @@ def an_offer_is_read_by_digest_until_withdrawn(make: Make) -> None:
     assert store.offers(["d1", "d2"]) == {"d2": b"two"}
 
 
+def the_last_list_of_peers_is_the_one_that_is_read(make: Make) -> None:
+    store = make("edge")
+    assert store.peers() is None
+
+    store.name_peers(peers=b"one")
+    store.name_peers(peers=b"two")
+
+    assert (make("edge").peers(), make("core").peers()) == (b"two", None)
+
+
 def too_many_offers_are_told_to_no_node_until_they_are_pruned(make: Make) -> None:
     store = make("edge")
     for number in range(limits.OFFERS + 10):
@@ -468,6 +478,7 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     every_byte_is_carried,
     a_node_has_one_report_until_it_is_forgotten,
     an_offer_is_read_by_digest_until_withdrawn,
+    the_last_list_of_peers_is_the_one_that_is_read,
     too_many_offers_are_told_to_no_node_until_they_are_pruned,
     offers_that_take_too_much_are_told_to_nobody_and_read_by_digest,
     more_reports_than_can_be_read_hide_no_node_that_is_known,

@@ -129,6 +129,25 @@ def matrix(
         return Matrix(sightings, tuple(offers))
 
 
+def offered(
+    own: Target, takers: Iterable[Target], *, sni: str | None, trust: Trust, timeout_ms: int
+) -> tuple[Offer, ...]:
+    """
+    Offer a fresh ticket of one server to others, one after the other; nothing when it has none to offer.
+
+    Each handshake asks for `sni`, by default the name of `own`, and takes `timeout_ms` at most. Raises KeyrotdError for
+    a bad CA file.
+    """
+    contexts = {version: client_context(version, trust) for version in Version}
+    client = _Client(contexts, sni or own.server_name, timeout_ms)
+    seen = client.look(own, Version.TLS12)
+    if isinstance(seen.outcome, Fault) and seen.outcome.state is ProbeState.RESET:
+        seen = client.look(own, Version.TLS13)
+    if isinstance(seen.outcome, Fault) or seen.outcome.session is None:
+        return ()
+    return tuple(client.offer(seen, taker) for taker in takers)
+
+
 def _spoken(sightings: tuple[Sighting, ...]) -> tuple[Sighting, ...]:
     """Without the versions that all targets say they do not speak, unless that is all of them."""
     spoken = {

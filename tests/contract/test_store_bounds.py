@@ -46,6 +46,8 @@ QUESTIONS: dict[str, Callable[[RedisStore], object]] = {
     "offer": lambda store: store.offer(digest="d", window=b"w"),
     "withdraw": lambda store: store.withdraw(digests=["d"]),
     "offers": lambda store: store.offers(["d"]),
+    "name_peers": lambda store: store.name_peers(peers=b"p"),
+    "peers": lambda store: store.peers(),
     "request": lambda store: store.request(id="r", request=b"r"),
     "settle": lambda store: store.settle(ids=["r"]),
     "record": lambda store: store.record(event=b"e"),

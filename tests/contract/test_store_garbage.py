@@ -171,6 +171,22 @@ def test_one_node_with_a_report_too_large_hides_no_other(scene: Scene) -> None:
     assert scene.store.reports() == {"edge-1": b"report"}
 
 
+@pytest.mark.parametrize("size", [0, limits.PEERS_BYTES + 1, 50 * limits.PEERS_BYTES])
+def test_peers_of_an_odd_size_are_absent(scene: Scene, size: int) -> None:
+    scene.redis.set(scene.key("peers"), b"x" * size)
+
+    assert scene.store.peers() is None
+
+
+def test_peers_of_a_wrong_kind_are_absent_until_they_are_named(scene: Scene) -> None:
+    scene.redis.hset(scene.key("peers"), "a", "b")
+    assert scene.store.peers() is None
+
+    scene.store.name_peers(peers=b"peers")
+
+    assert scene.store.peers() == b"peers"
+
+
 def test_a_flood_of_reports_hides_no_node_that_is_known(scene: Scene) -> None:
     flood(scene, "reports", 5 * limits.REPORTS, b"x" * 600)
     nodes = [f"edge-{at}" for at in range(300)]

@@ -76,6 +76,7 @@ def test_a_scheduler_does_all_that_a_scheduler_does(scheduler: RedisStore) -> No
 
     assert scheduler.reports() == {"edge-1": b"report"}
     assert scheduler.offers(["d2"]) == {"d2": b"two"}
+    scheduler.name_peers(peers=b"peers")
     scheduler.record(event=b"event")
     assert scheduler.history(limit=1) == (b"event",)
     scheduler.withdraw(digests=["d2"])
@@ -101,6 +102,8 @@ def test_a_scheduler_may_wait_for_replicas(server: Embedded) -> None:
 def test_an_agent_polls_reports_and_offers(scheduler: RedisStore, agent: RedisStore) -> None:
     publish(scheduler)
 
+    scheduler.name_peers(peers=b"peers")
+
     poll = agent.poll(known_digest="", node="edge-1", report=b"report")
     for number in range(70):
         agent.offer(digest=f"d{number}", window=b"window")
@@ -109,6 +112,7 @@ def test_an_agent_polls_reports_and_offers(scheduler: RedisStore, agent: RedisSt
     assert (poll.digest, poll.window, poll.beat, poll.report_fault) == ("d1", b"one", b"beat", "")
     assert scheduler.reports() == {"edge-1": b"again"}
     assert agent.offers(["d69"]) == {"d69": b"window"}
+    assert agent.peers() == b"peers"
 
 
 BEYOND_AGENTS: dict[str, Callable[[RedisStore], object]] = {
@@ -124,6 +128,7 @@ BEYOND_AGENTS: dict[str, Callable[[RedisStore], object]] = {
     "look": lambda store: store.look(),
     "wake": lambda store: store.wake(),
     "forget": lambda store: store.forget(nodes=["edge-2"]),
+    "name_peers": lambda store: store.name_peers(peers=b"rogue"),
     "withdraw": lambda store: store.withdraw(digests=["d1"]),
     "prune_reports": lambda store: store.prune_reports(keep=[]),
     "prune_offers": lambda store: store.prune_offers(keep=[]),

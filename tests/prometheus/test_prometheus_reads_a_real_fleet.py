@@ -73,7 +73,7 @@ class Prometheus:
 @pytest.fixture(scope="module")
 def prometheus_of_a_fleet() -> Iterator[Prometheus]:
     with short_directory() as directory:
-        scraped = Scraped(Path(directory, "f"), nodes=2)
+        scraped = Scraped(Path(directory, "f"), nodes=2, asks=True)
         with started(scraped.fleet) as operator:
             found = Prometheus(directory, scraped)
             try:
@@ -85,9 +85,18 @@ def prometheus_of_a_fleet() -> Iterator[Prometheus]:
                 )
                 moved = 'sum(increase(keyrotd_publishes_total{kind="rotate"}[1m])) > 0'
                 wait_until(lambda: found.value(moved) is not None, "the rotation is an increase")
+                asked = 'sum(increase(keyrotd_peer_probes_total{outcome="resumed"}[1m])) > 0'
+                wait_until(lambda: found.value(asked) is not None, "a peer opened a ticket", patience_s=40)
                 yield found
             finally:
                 found.close()
+
+
+def test_every_ticket_resumes_on_every_peer(prometheus_of_a_fleet: Prometheus) -> None:
+    outcomes = prometheus_of_a_fleet.ask("query", query="sum by (outcome) (keyrotd_peer_probes_total) > 0")["result"]
+
+    assert [series["metric"]["outcome"] for series in outcomes] == ["resumed"]
+    assert prometheus_of_a_fleet.value("min(keyrotd_probe_resumption_ratio)") == 1
 
 
 @pytest.mark.parametrize("expression", dashboard_expressions())

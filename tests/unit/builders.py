@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keyrotd.core.decide import (
     NO_MEMORY,
@@ -173,6 +173,15 @@ def report(
         poll_interval_ms=poll_interval_ms,
         servers=(server,),
     )
+
+
+def report_of_peers(node: str, **addresses: str) -> Report:
+    """The word of a node with one server of each kind that is named, and where peers may offer it tickets."""
+    plain = report(node)
+    servers = tuple(
+        replace(plain.servers[0], name=kind, driver=kind, address=address) for kind, address in addresses.items()
+    )
+    return replace(plain, servers=servers)
 
 
 def seen(said: Report, seen_at: int, *, behind_since: int | None = None) -> Seen:

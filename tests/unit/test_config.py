@@ -378,3 +378,40 @@ def test_what_would_only_fail_in_the_daemon_is_refused_here() -> None:
     assert faults(LEAST.replace("[[ring]]", '[scheduler]\nlease_ttl = "10m"\n[[ring]]')) == [
         'ring "edge": lease_ttl 10m is over 5m'
     ]
+
+
+@pytest.mark.usefixtures("folder")
+def test_peers_are_asked_only_where_somebody_said_so() -> None:
+    asking = '[agent]\npeer_probes = 3\npeer_networks = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]\n'
+
+    off, on = loaded(LEAST).agent, loaded(LEAST + asking).agent
+
+    assert (off.peer_probes, off.peer_interval_ms, off.peer_networks) == (0, 300_000, ())
+    assert (on.peer_probes, [str(network) for network in on.peer_networks]) == (
+        3,
+        ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"],
+    )
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_peers_may_be_asked_has_bounds() -> None:
+    assert faults(LEAST + "[agent]\npeer_probes = 1\n") == ["agent.peer_networks: is missing beside peer_probes"]
+    assert faults(LEAST + '[agent]\npeer_networks = ["10.0.0.1/8"]\n') == [
+        "agent.peer_networks: 10.0.0.1/8 has host bits set"
+    ]
+    assert faults(LEAST + '[agent]\npeer_probes = 17\npeer_interval = "9s"\npeer_networks = ["10.0.0.0/8"]\n') == [
+        "agent.peer_probes: is over 16",
+        "agent.peer_interval: is below 10s",
+    ]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_server_is_advertised_by_an_address_of_its_host() -> None:
+    def advertised(text: str) -> Target | None:
+        return loaded(LEAST + SERVER + f'advertise = "{text}"\n').servers[0].advertise
+
+    assert advertised("192.0.2.7:8443") == Target("192.0.2.7", 8443)
+    assert advertised(":8443") == Target(socket.gethostname(), 8443)
+    assert faults(LEAST + SERVER + 'advertise = "unix:/run/x"\n') == [
+        "server \"h\": advertise: want HOST:PORT, found 'unix:/run/x'"
+    ]

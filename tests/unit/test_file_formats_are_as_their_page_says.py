@@ -33,6 +33,7 @@ LIMITS = {
     "report": messages.MAX_REPORT_BYTES,
     "request": messages.MAX_REQUEST_BYTES,
     "event": messages.MAX_EVENT_BYTES,
+    "peers": messages.MAX_PEERS_BYTES,
     "links": links.MAX_BYTES,
     "cache": state.MAX_CACHE_BYTES,
     "memory": state.MAX_MEMORY_BYTES,
@@ -204,12 +205,15 @@ def test_the_store_has_these_keys_and_bounds() -> None:
     rows = {row[0]: row for row in tables("## The store")}
 
     assert rows.keys() - {"wake"} == held - {"wake"}
-    assert [rows[key][3] for key in ("window", "beat", "lease", "reports", "offers", "requests", "history")] == [
+    assert [
+        rows[key][3] for key in ("window", "beat", "lease", "reports", "offers", "peers", "requests", "history")
+    ] == [
         f"{limits.WINDOW_BYTES} bytes",
         f"{limits.BEAT_BYTES} bytes",
         f"{limits.LEASE_MS} ms",
         f"{limits.REPORTS} of {limits.REPORT_BYTES} bytes",
         f"{limits.OFFERS} are read",
+        f"{limits.PEERS_BYTES} bytes",
         f"{limits.REQUESTS} are read",
         f"{limits.HISTORY}",
     ]

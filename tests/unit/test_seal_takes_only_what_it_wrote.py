@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from keyrotd.core.messages import (
     NodeState,
     Order,
     Pause,
+    Peer,
+    Peers,
     ProbeState,
     Report,
     Request,
@@ -20,6 +23,7 @@ from keyrotd.core.messages import (
     ServerReport,
     ServerState,
 )
+from keyrotd.core.peers import MAX_PEERS
 from keyrotd.core.stek import Stek
 from keyrotd.core.window import MAX_ANCESTORS, MAX_KEYS, Key, Window
 from keyrotd.seal.keyfiles import MAX_KEYS_PER_FILE, Kek, OperatorKey, SigningKey
@@ -28,6 +32,7 @@ from keyrotd.seal.messages import (
     MAX_BEAT_BYTES,
     MAX_EVENT_BYTES,
     MAX_FAULT,
+    MAX_PEERS_BYTES,
     MAX_REASON,
     MAX_REPORT_BYTES,
     MAX_REQUEST_BYTES,
@@ -35,14 +40,17 @@ from keyrotd.seal.messages import (
     MAX_WHO,
     read_beat,
     read_event,
+    read_peers,
     read_report,
     read_request,
     sign_beat,
     sign_event,
+    sign_peers,
     sign_request,
     write_report,
 )
 from keyrotd.seal.window import MAX_WINDOW_BYTES, forget, open_window, peek, read_header, seal_window
+from keyrotd.store.limits import PEERS_BYTES
 from tests.vectors import make
 
 KEKS = (Kek(make.KEK), Kek(make.OTHER_KEK))
@@ -156,6 +164,25 @@ servers = st.builds(
     probe=st.sampled_from(ProbeState),
     fault=words(MAX_FAULT),
 )
+addresses = st.builds("{}:{}".format, st.ip_addresses(v=4), st.integers(1, 65_535)) | st.builds(
+    "[{}]:{}".format,
+    st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:")),
+    st.integers(1, 65_535),
+)
+
+
+@st.composite
+def with_peers(draw: st.DrawFn) -> ServerReport:
+    tried = draw(st.integers(0, 16))
+    return replace(draw(servers), address=draw(addresses), resumed=draw(st.integers(0, tried)), tried=tried)
+
+
+lists_of_peers = st.builds(
+    Peers,
+    ring=names,
+    signed_at=numbers,
+    peers=st.lists(st.builds(Peer, node=nodes, driver=names, address=addresses), max_size=4).map(tuple),
+)
 reports = st.builds(
     Report,
     ring=names,
@@ -170,7 +197,7 @@ reports = st.builds(
     floor=numbers,
     barrier=numbers,
     poll_interval_ms=numbers,
-    servers=st.lists(servers, max_size=4, unique_by=lambda server: server.name).map(tuple),
+    servers=st.lists(servers | with_peers(), max_size=4, unique_by=lambda server: server.name).map(tuple),
     accepts=key_ids,
 )
 
@@ -224,6 +251,21 @@ def test_a_report_comes_back_as_it_was(report: Report) -> None:
     assert report == read_report(write_report(report, KEKS), keks=KEKS[::-1], ring=report.ring)
 
 
+@given(lists_of_peers)
+def test_a_list_of_peers_comes_back_as_it_was(peers: Peers) -> None:
+    assert peers == read_peers(sign_peers(peers, SIGNER), verifiers=VERIFIERS, ring=peers.ring)
+
+
+@given(servers, addresses)
+def test_a_report_is_of_version_2_only_where_it_tells_of_peers(plain: ServerReport, address: str) -> None:
+    first = {
+        server: write_report(report_of((server,)), KEKS).partition(b"\n")[0]
+        for server in (plain, replace(plain, address=address), replace(plain, resumed=1, tried=2))
+    }
+
+    assert list(first.values()) == [b"keyrotd report v1", b"keyrotd report v2", b"keyrotd report v2"]
+
+
 @given(st.text(max_size=900))
 def test_any_fault_can_be_reported_and_is_fit_to_print(fault: str) -> None:
     server = ServerReport(
@@ -262,8 +304,16 @@ def test_the_largest_of_everything_fits() -> None:
             slots=MAX_NUMBER,
             probe=ProbeState.UNREACHABLE,
             fault=" " * MAX_FAULT,
+            address=f"[{'abcd:' * 7}abcd]:65535",
+            resumed=16,
+            tried=16,
         )
         for at in range(MAX_SERVERS)
+    )
+    peers = Peers(
+        ring=largest,
+        signed_at=MAX_NUMBER,
+        peers=(Peer(node="x" * 253, driver=largest, address=f"[{'abcd:' * 7}abcd]:65535"),) * MAX_PEERS,
     )
     request = Request(
         ring=largest,
@@ -295,6 +345,7 @@ def test_the_largest_of_everything_fits() -> None:
     assert len(seal_window(window, keks=KEKS, signer=SIGNER, rand=rand)) <= MAX_WINDOW_BYTES
     assert len(sign_beat(beat, SIGNER)) <= MAX_BEAT_BYTES
     assert len(write_report(report_of(servers), KEKS)) <= MAX_REPORT_BYTES
+    assert len(sign_peers(peers, SIGNER)) <= MAX_PEERS_BYTES == PEERS_BYTES
     assert len(sign_request(request, OPERATOR)) <= MAX_REQUEST_BYTES
     assert len(sign_event(event, SIGNER)) <= MAX_EVENT_BYTES
 

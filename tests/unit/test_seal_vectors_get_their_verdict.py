@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from keyrotd.core.errors import CorruptWindow
-from keyrotd.core.messages import Beat, Event, Order, Report
+from keyrotd.core.messages import Beat, Event, Order, Peers, Report
 from keyrotd.core.window import Window
 from keyrotd.seal.keyfiles import Kek, OperatorVerifyKey, VerifyKey
-from keyrotd.seal.messages import read_beat, read_event, read_report, read_request
+from keyrotd.seal.messages import read_beat, read_event, read_peers, read_report, read_request
 from keyrotd.seal.window import forget, open_window, peek, read_header
 from tests.vectors import make
 
@@ -105,7 +105,7 @@ def verdict(head: dict[str, str], data: bytes) -> str:
     return "ok"
 
 
-def read(head: dict[str, str], data: bytes) -> Window | Beat | Order | Event | Report:
+def read(head: dict[str, str], data: bytes) -> Window | Beat | Order | Event | Peers | Report:
     ring, keks = head["ring"], (Kek(make.fixed("a later kek")), Kek(bytes.fromhex(head["kek"])))
     verifiers = (VerifyKey(make.public(make.fixed("a later signing key"))), VerifyKey(bytes.fromhex(head["verify"])))
     match head["read"]:
@@ -122,5 +122,7 @@ def read(head: dict[str, str], data: bytes) -> Window | Beat | Order | Event | R
             return read_event(data, verifiers=verifiers, ring=ring)
         case "report":
             return read_report(data, keks=keks, ring=ring)
+        case "peers":
+            return read_peers(data, verifiers=verifiers, ring=ring)
         case other:
             raise AssertionError(other)

@@ -161,6 +161,20 @@ server haproxy haproxy in_step 3 resumed -
 server proxy-2 command failed - none exit%20status%201:%20--bad
 """
 
+REPORT_OF_PEERS = f"""\
+{REPORT.replace("report v1", "report v2")}\
+peers haproxy 192.0.2.7:443 2 3
+peers proxy-2 [2001:db8::7]:8443 0 0
+"""
+
+PEERS = """\
+keyrotd peers v1
+ring edge
+signed_at 1780000000000
+peer edge-1.example.com haproxy 192.0.2.7:443
+peer edge-2.example.com envoy [2001:db8::7]:8443
+"""
+
 
 def report(body: str = REPORT, *, kek: bytes = KEK, ring: str = "edge") -> str:
     mac = hmac.digest(expand(kek, 32, "keyrotd/1", "report", ring), f"keyrotd/1 report\x00{body}".encode(), "sha256")
@@ -582,6 +596,56 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             "33 of them",
             report(REPORT[: REPORT.index("server ")] + "".join(f"server s{n} d in_step - none -\n" for n in range(33))),
         ),
+        "report_of_peers": ("ok", "where peers may ask, and what became of our tickets", report(REPORT_OF_PEERS)),
+        "report_of_peers_in_version_1": (
+            "malformed",
+            "which has no place for them",
+            report(REPORT_OF_PEERS.replace("report v2", "report v1")),
+        ),
+        "report_of_peers_out_of_turn": (
+            "malformed",
+            "of the second server only after the first",
+            report(
+                REPORT_OF_PEERS.replace("peers haproxy 192.0.2.7:443 2 3\n", "") + "peers haproxy 192.0.2.7:443 2 3\n"
+            ),
+        ),
+        "report_of_peers_of_nobody": (
+            "malformed",
+            "of a server that it does not have",
+            report(REPORT_OF_PEERS.replace("peers proxy-2", "peers proxy-3")),
+        ),
+        "report_of_peers_by_name": (
+            "malformed",
+            "an address that somebody else resolves",
+            report(REPORT_OF_PEERS.replace("192.0.2.7", "edge-1.example.com")),
+        ),
+        "report_of_peers_mapped": (
+            "malformed",
+            "IPv4 within IPv6, written in more ways than one",
+            report(REPORT_OF_PEERS.replace("2001:db8::7", "::ffff:c000:207")),
+        ),
+        "report_of_more_peers_than_tried": (
+            "malformed",
+            "four of three",
+            report(REPORT_OF_PEERS.replace(" 2 3\n", " 4 3\n")),
+        ),
+        "peers_plain": ("ok", "one of each kind", sign(PEERS, "peers")),
+        "peers_of_nobody": ("ok", "none has an address", sign(PEERS[: PEERS.index("peer ")], "peers")),
+        "peers_stranger": ("unknown signer", "signed by a stranger", sign(PEERS, "peers", STRANGER)),
+        "peers_by_operator": ("unknown signer", "whose key says nothing here", sign(PEERS, "peers", OPERATOR)),
+        "peers_flipped": (
+            "bad signature",
+            "one digit of an address",
+            sign(PEERS, "peers").replace("192.0.2.7", "192.0.2.8"),
+        ),
+        "peers_other_ring": ("wrong ring", "of ring core", sign(PEERS.replace("ring edge", "ring core"), "peers")),
+        "peers_without_a_port": ("malformed", "signed", sign(PEERS.replace(":443", ""), "peers")),
+        "peers_too_many": (
+            "too large",
+            "65 of them",
+            sign(PEERS[: PEERS.index("peer ")] + "peer a haproxy 192.0.2.7:443\n" * 65, "peers"),
+        ),
+        "peers_version_9": ("version", "a later format", sign(PEERS.replace("peers v1", "peers v9"), "peers")),
         "report_too_large": ("too large", "32769 bytes", report().encode() + b"x" * (32_769 - len(report()))),
     }
 
