@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from keyrotd.cli import server_files
 from keyrotd.cli.screen import roles, window_values
 from keyrotd.cli.words import instant, sheet, short, span, table
 from keyrotd.core.errors import ConfigError, CorruptWindow
@@ -47,6 +48,9 @@ def inspect(data: bytes, keyring: Keyring, now_at: int) -> Found:
     for kind, look in _KINDS.items():
         if first.startswith(f"keyrotd {kind} "):
             return look(data, keyring, now_at)
+    served = server_files.look(data)
+    if served is not None:
+        return Found(kind=served.kind, proven=None, verdict=served.verdict, values=served.values, text=served.text)
     return _key_file(data)
 
 
@@ -200,8 +204,7 @@ def _key_file(data: bytes) -> Found:
             [
                 (
                     "neither a window, beat, request, event or report nor a key file",
-                    "`keyrotd inspect` reads what keyrotd wrote, byte for byte; the key file of a TLS server is for "
-                    "`keyrotd doctor`",
+                    "`keyrotd inspect` reads what keyrotd wrote, byte for byte, and key files of HAProxy",
                 )
             ]
         )

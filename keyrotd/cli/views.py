@@ -175,7 +175,7 @@ def _event_row(event: Event | Unproven, now_at: int) -> tuple[str, str, str, str
     "69 store away, 78 configuration\n\n"
     "--json, schema 1: {schema, kind, proven, verdict, ...}; proven is null where no key at hand could tell. A window "
     "has the fields of `status --json` and ring, kek, signer, seeds, ancestors; a message has its own lines by name; "
-    "a key file has holds and ids.",
+    "a key file has holds and ids, that of a server names.",
 )
 @click.argument("file", required=False, type=click.Path(allow_dash=True, path_type=Path))
 @click.option(
@@ -191,13 +191,15 @@ def inspect(file: Path | None, *, config_path: Path | None, ring: str | None, as
     r"""
     Read FILE, `-` for standard input, or without it the window in the store. Never shows a secret.
 
-    Reads windows, beats, requests, events, reports and key files. With a configuration it also says whether the keys
-    at hand prove it; without one it says what is claimed.
+    Reads windows, beats, requests, events, reports and key files: keyrotd's own, and of a TLS server the one that
+    readers inside of servers share, an Envoy secret or HAProxy's lines, of which it shows the public names. With a
+    configuration it also says whether the keys at hand prove it; without one it says what is claimed.
 
     \b
     keyrotd inspect
     keyrotd inspect window.bin
     keyrotd inspect secrets/edge.kek
+    keyrotd inspect /run/keyrotd/nginx.keys
     """
     config = None if config_path is None else load(config_path)
     if file is not None and ring is not None:
