@@ -23,8 +23,8 @@ digests full hex, null is unknown or none. {schema, rings: [{ring, now_at, healt
 published_at, seals_until, worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]},
 due_at, held: {reason, until}, pause: {who, reason, until}, last_event: {kind, epoch, happened_at, who, reason,
 until}, reports, nodes: [{node, standing, state, steps, live, spoke_at, epoch, holds, read_back, acknowledged,
-servers: [{name, driver, state, slots, probe, fault}]}]}]}. `until` of an event is null unless it is a pause, `nodes`
-is null without the ring's KEK, which alone proves reports."""
+servers: [{name, driver, state, slots, probe, fault, address, peers: {resumed, tried}}]}]}]}. `until` of an event is
+null unless it is a pause, `nodes` is null without the ring's KEK, which alone proves reports."""
 
 
 def as_text(situation: Situation, *, most_rows: int = MAX_ROWS) -> Iterator[str]:
@@ -172,7 +172,8 @@ def _worst(nodes: Iterable[Node], most_rows: int) -> Iterator[Node]:
 
 
 def _well(node: Node) -> bool:
-    proven = all(server.probe in {ProbeState.RESUMED, ProbeState.NONE} for server in node.report.servers)
+    servers = node.report.servers
+    proven = all(server.probe in {ProbeState.RESUMED, ProbeState.NONE} and not server.refused for server in servers)
     return node.standing is Standing.IN_STEP and proven
 
 
@@ -199,9 +200,15 @@ def _server_cells(server: ServerReport, last_known: str) -> tuple[str, ...]:
         server.driver,
         f"{_STATES[server.state]}{aged}",
         "-" if server.slots is None else str(server.slots),
-        "-" if server.probe is ProbeState.NONE else f"{server.probe.value.replace('_', ' ')}{aged}",
+        f"{_probe_words(server)}{aged}" if server.probe is not ProbeState.NONE or server.tried else "-",
         server.fault,
     )
+
+
+def _probe_words(server: ServerReport) -> str:
+    own = () if server.probe is ProbeState.NONE else (server.probe.value.replace("_", " "),)
+    peers = (f"peers {server.resumed}/{server.tried}",) if server.tried else ()
+    return ", ".join((*own, *peers))
 
 
 _STATES = {
@@ -298,6 +305,8 @@ def _node_values(node: Node) -> dict[str, object]:
                 "slots": server.slots,
                 "probe": server.probe.value,
                 "fault": server.fault,
+                "address": server.address or None,
+                "peers": {"resumed": server.resumed, "tried": server.tried} if server.tried else None,
             }
             for server in report.servers
         ],

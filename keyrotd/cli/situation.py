@@ -320,6 +320,14 @@ def _node_faults(situation: Situation) -> Iterator[Fault]:
         unproven = [f"{node.name}/{server.name}" for node, server in _servers(situation) if server.probe is state]
         if unproven:
             yield Fault(f"a handshake shows {state.value.replace('_', ' ')}: {listed(unproven)}", hint)
+    refused = [
+        f"{node.name}/{server.name} by {server.refused} of {server.tried}"
+        for node, server in _servers(situation)
+        if server.refused
+    ]
+    if refused:
+        hint = "`keyrotd probe` with the addresses of two such servers shows which ticket does not open where"
+        yield Fault(f"peers refuse tickets of {listed(refused)}", hint)
 
 
 def _unread_faults(situation: Situation) -> Iterator[Fault]:

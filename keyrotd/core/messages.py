@@ -138,6 +138,11 @@ class ServerReport:
     resumed: int = 0
     tried: int = 0
 
+    @property
+    def refused(self) -> int:
+        """Tickets of the last round that peers met with a full handshake."""
+        return self.tried - self.resumed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

@@ -336,6 +336,16 @@ def test_a_handshake_under_a_wrong_key_is_unhealthy() -> None:
     assert faults(situation(bad)) == ["a handshake shows wrong key: edge-1/haproxy"]
 
 
+def test_what_peers_did_with_tickets_is_shown_and_a_refusal_is_unhealthy() -> None:
+    well, ill = (spoken(name) for name in ("edge-1", "edge-2"))
+    well = replace(well, servers=(replace(well.servers[0], resumed=3, tried=3),))
+    ill = replace(ill, servers=(replace(ill.servers[0], resumed=1, tried=3),))
+
+    assert faults(situation(well)) == []
+    assert "resumed, peers 3/3" in text(situation(well))
+    assert faults(situation(well, ill)) == ["peers refuse tickets of edge-2/haproxy by 2 of 3"]
+
+
 def test_without_the_kek_reports_are_counted_and_believed_for_nothing() -> None:
     confirmed = situation(spoken("edge-1"), spoken("edge-2"), kek=False)
     unconfirmed = situation(spoken("edge-1"), kek=False, found=beat(WINDOW, signed_at=NOON - 400, confirmed_at=None))
@@ -416,7 +426,16 @@ def test_json_has_full_names_and_no_text_to_parse() -> None:
     assert found["window"]["digest"] == WINDOW.digest
     assert [key["name"] for key in found["window"]["keys"]] == [key.name.hex() for key in WINDOW.all]
     assert found["nodes"][0]["servers"] == [
-        {"name": "haproxy", "driver": "haproxy", "state": "in_step", "slots": 3, "probe": "resumed", "fault": ""}
+        {
+            "name": "haproxy",
+            "driver": "haproxy",
+            "state": "in_step",
+            "slots": 3,
+            "probe": "resumed",
+            "fault": "",
+            "address": None,
+            "peers": None,
+        }
     ]
 
 

@@ -73,6 +73,7 @@ def situations() -> Iterator[Situation]:
     for told in (
         *(replace(server, state=state) for state in ServerState),
         *(replace(server, probe=probe, slots=3) for probe in ProbeState),
+        replace(server, address="192.0.2.7:443", resumed=2, tried=3),
     ):
         yield replace(found, nodes=(replace(node, report=replace(node.report, servers=(told,))),))
 
