@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "demo": ("keyrotd.cli.demo:demo", "Watch a real fleet rotate under load while things go wrong."),
         "check": ("keyrotd.cli.check:check", "List every fault of a configuration; show what it promises."),
         "doctor": ("keyrotd.cli.doctor:doctor", "Look at all that is live, and say what is wrong with it."),
+        "man": ("keyrotd.cli.man:man", "Write the manual pages, made from the words of --help."),
         "completion": ("keyrotd.cli.completion:completion", "Print a script that completes commands in a shell."),
     }
 )
