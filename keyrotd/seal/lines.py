@@ -84,9 +84,11 @@ class Lines:
 
     def take(self, field: str, parse: Callable[[str], T]) -> T:
         """What `parse` makes of the rest of the next line, which must be a `field`; ValueError is what it refuses."""
-        if not self.next_is(field):
+        # A leader reads fifteen lines of each of ten thousand reports: this is where its time goes.
+        row, start = self._lines[self._at] if self._at < len(self._lines) else "", f"{field} "
+        if not row.startswith(start):
             refuse(f"{self._here}: want `{field}`")
-        rest = self._lines[self._at].removeprefix(f"{field} ")
+        rest = row[len(start) :]
         try:
             value = parse(rest)
         except ValueError:
@@ -115,9 +117,9 @@ def line(field: str, *words: object) -> str:
 
 
 def number(word: str) -> int:
-    if not _NUMBER.fullmatch(word) or int(word) > MAX_NUMBER:
+    if not _NUMBER.fullmatch(word) or (value := int(word)) > MAX_NUMBER:
         raise ValueError
-    return int(word)
+    return value
 
 
 def name(word: str) -> str:

@@ -8,6 +8,7 @@ from the ring's KEK: any holder of that KEK can write one, so it proves the ring
 import hmac
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from keyrotd.core.errors import CorruptWindow
@@ -339,6 +340,7 @@ def _servers(body: Lines) -> Iterator[ServerReport]:
         yield body.take("server", _server)
 
 
+@lru_cache(maxsize=256)  # the servers of a fleet say the same, thousands of times
 def _server(rest: str) -> ServerReport:
     name, driver, state, slots, probe, fault = rest.split(" ")
     return ServerReport(
