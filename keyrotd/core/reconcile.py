@@ -115,9 +115,9 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
     if held is None:
         return Adopt(Held(window=seen), fork=False) if fresh else Refuse("stale window")
     fork = held.window.digest not in seen.ancestors
-    # Until a key that nobody had before may seal, nodes go on along what they have: as far as that is opened, too.
-    until = _spread_at(seen) if _sprung(seen) else now_at
-    ours = (*_followed(held, now_at, until), *held.strays, *(held.window.all if fork else ()))
+    # A step ahead, too: until all have this window, and while they wait for a key that nobody had, nodes go on.
+    followers = () if held.succession is None else held.succession.open_at(now_at)
+    ours = (*followers, *held.strays, *(held.window.all if fork else ()))
     names = {key.name for key in seen.all}
     strays = {
         key.name: key
@@ -134,13 +134,6 @@ def accept(seen: Window, held: Held | None, memory: Memory, *, fresh: bool, now_
         known = held.succession or succession(held.window)
         adopted = replace(adopted, succession=succession(seen, known.lines))
     return Adopt(adopted, fork=fork)
-
-
-def _followed(held: Held, now_at: int, until: int) -> tuple[Key, ...]:
-    """What somebody in step may seal with by succession up to `until`, give or take how far clocks are apart."""
-    if held.succession is None:
-        return ()
-    return tuple(k for k in held.succession.open_at(now_at) if starts_at(k) <= until + held.window.eps_ms)
 
 
 class Footing(Enum):

@@ -170,6 +170,22 @@ def test_a_node_that_waits_for_such_a_current_takes_the_steps_that_come_meanwhil
     assert sealing(on(adopted.held, stepped_at, silent=False), stepped_at) == two
 
 
+def test_a_node_opens_the_next_step_of_those_that_have_not_read_a_renewal_yet() -> None:
+    """The store lost the seed of THREE's current: the leader, who read a copy, took up the line of its next alone."""
+    stepped_at = THREE.seals_until + R_MS
+    late_at = stepped_at - MINUTE
+    held = on(Held(window=THREE), late_at)
+    copy = replace(THREE, current=replace(THREE.current, stek=None))
+    renewal = renew(copy, root=THREE.next, fresh=(stek(50), stek(51)), fence=2, now_at=late_at, terms=terms(late_at))
+
+    adopted = accept(renewal, held, NO_MEMORY, fresh=True, now_at=late_at)
+
+    assert isinstance(adopted, Adopt)
+    behind = sealing(on(held, stepped_at), stepped_at)
+    assert behind not in {key.stek for key in renewal.all}
+    assert behind in keys_at(adopted.held, OWN, stepped_at).opening
+
+
 # A fleet.
 
 
