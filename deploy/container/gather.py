@@ -52,9 +52,6 @@ def gather(site: Path, root: Path) -> None:
         (root / place).mkdir(parents=True)
     interpreter, library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
     copy(interpreter, root)
-    if interpreter != Path("/usr/bin/python3"):  # where probes that Kubernetes runs in the container find it
-        under(root, Path("/usr/bin")).mkdir(parents=True, exist_ok=True)
-        under(root, Path("/usr/bin/python3")).symlink_to(interpreter)
     shutil.copytree(library, under(root, library), ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     shutil.copytree(site, root / PACKAGES, ignore=shutil.ignore_patterns(*LEFT_OUT_OF_SITE))
     for binary in (interpreter, *library_files(under(root, library)), *library_files(root / PACKAGES)):
@@ -71,7 +68,7 @@ def gather(site: Path, root: Path) -> None:
         )
     write(root / "usr/bin/keyrotd", SCRIPT.format(interpreter=interpreter, packages=PACKAGES), mode=0o755)
     if interpreter != Path("/usr/bin/python3"):
-        (root / "usr/bin/python3").symlink_to(interpreter)  # for probes, which have no shell to run
+        (root / "usr/bin/python3").symlink_to(interpreter)  # where a kubelet's probes find it
     write(root / "etc/passwd", USERS)
     write(root / "etc/group", GROUPS)
     write(under(root, Path(ssl.get_default_verify_paths().openssl_cafile)), authorities())

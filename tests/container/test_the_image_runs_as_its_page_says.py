@@ -144,16 +144,6 @@ def test_its_command_is_keyrotd(site: Site) -> None:
     assert (helped.code, helped.stdout.splitlines()[0]) == (0, "Usage: keyrotd [OPTIONS] [COMMAND] [ARGS]...")
 
 
-def test_a_probe_may_ask_python(site: Site) -> None:
-    """What the charts run to learn if a key file is there: a program by its name, and no shell."""
-    asks = "import os, sys; sys.exit(not all(map(os.path.getsize, sys.argv[1:])))"
-
-    there = site.runtime.run("-ISc", asks, "/etc/passwd", program=["python3"])
-    missing = site.runtime.run("-ISc", asks, "/run/keyrotd/keys", program=["python3"])
-
-    assert (there.code, missing.code) == (0, 1)
-
-
 def test_it_knows_the_public_authorities(site: Site) -> None:
     """For a store whose certificate comes from one."""
     asks = "import ssl; print(ssl.create_default_context().cert_store_stats()['x509_ca'])"
