@@ -27,6 +27,7 @@ from tests import servers_found
 from tests.helm.charts import Manifest, Values, manifests, merged, pods, tool
 from tests.helm.page import commands, files
 from tests.helm.pods import Pod, objects
+from tests.helm.test_charts_render_and_validate import ON_NODES
 from tests.scenes import short_directory
 
 KEYROTD = (sys.executable, "-m", "keyrotd")
@@ -82,12 +83,12 @@ class Cluster:
     def key_files(self, serving: Pod) -> list[Path]:
         return [path for path in serving.at("/run/keyrotd-keys").rglob("[!.]*") if path.is_file()]
 
-    def pod(self, name: str, found: list[Manifest], ports: dict[int, int]) -> Pod:
-        (template,) = (template for kind, template in pods(found) if kind == "Deployment")
+    def pod(self, name: str, found: list[Manifest], ports: dict[int, int], owner: str = "Deployment") -> Pod:
+        (template,) = (template for kind, template in pods(found) if kind == owner)
         held = objects([*self.secrets, *found])
         held["Secret", "site"] = self.site()
         root = self.folder / name
-        root.mkdir()
+        root.mkdir(exist_ok=True)
         return Pod(template, held, root, ports, self.stack)
 
     def site(self) -> dict[str, bytes]:
@@ -126,6 +127,23 @@ def test_a_fleet_of_pods_comes_up_in_order(cluster: Cluster, kind: str) -> None:
     quicker = files["keyrotd.toml"] + b'\n[log]\nlevel = "debug"\n'
     leading.turn(leading.at("/etc/keyrotd"), {**files, "keyrotd.toml": quicker}, mode)
     wait_until(lambda: "configuration.reloaded" in log.read_text(), "the mount's turn is a reload", PATIENCE_S)
+
+
+def test_an_agent_on_a_node_writes_where_the_nodes_server_reads(cluster: Cluster) -> None:
+    ours = merged(ON_NODES, {"config": {**QUICK, "store": {"url": cluster.url}}})
+    (port,) = free_ports(1)
+    for folder in ("run/keyrotd", "var/lib/keyrotd", "run/haproxy"):
+        (cluster.folder / "node" / folder).mkdir(parents=True)
+    node = cluster.pod("node", manifests("keyrotd", ours), {9755: port}, "DaemonSet")
+
+    node.start("agent", KEYROTD)
+
+    wait_until(lambda: node.probe("agent", "livenessProbe"), "the agent lives", PATIENCE_S)
+    wait_until(node.at("/run/keyrotd/haproxy.keys").exists, "the key file is there", PATIENCE_S)
+    assert not node.probe("agent", "readinessProbe"), "no HAProxy was seen to hold them"
+    assert node.at("/run/keyrotd/haproxy.keys").stat().st_mode & 0o777 == 0o640
+    assert node.at("/run/keyrotd/daemon").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in node.at("/var/lib/keyrotd/daemon").glob("*.memory")] == ["agent-edge.memory"]
 
 
 def test_the_kek_changes_as_the_page_says(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
