@@ -16,7 +16,7 @@ from keyrotd.core.messages import Pause, Resume
 from keyrotd.core.pauses import fate, longest, resumed
 from keyrotd.core.policy import Policy
 from keyrotd.core.window import Window
-from keyrotd.daemon.state import Folder
+from keyrotd.daemon.state import Folder, refuse_downgrade
 from keyrotd.seal import lines, versions
 from keyrotd.seal.lines import line
 
@@ -86,6 +86,7 @@ def _recall(folder: Folder, name: str) -> int:
         body = lines.own(data, kind="resumed", limit=_MAX_BYTES)
         resumed_at = body.take("resumed_at", lines.number)
         body.end()
-    except (CorruptWindow, OSError):
+    except (CorruptWindow, OSError) as unreadable:
+        refuse_downgrade(unreadable, name)
         return 0  # at worst a pause that was ended holds a while longer, within its own bound
     return resumed_at

@@ -224,7 +224,9 @@ def _beat(body: Lines) -> Beat:
 
 def _order(found: Envelope) -> Order:
     body = found.body_lines()
-    return _request(body) if found.version == 1 else _pausing(body)
+    goal = next((row.removeprefix("goal ") for row in found.body if row.startswith("goal ")), "")
+    # By its goal: whoever writes no version 1 any more writes a rotation as version 2.
+    return _pausing(body) if found.version > 1 and goal in _PAUSING else _request(body)
 
 
 def _pausing(body: Lines) -> Pause | Resume:
@@ -271,7 +273,7 @@ def _event(found: Envelope) -> Event:
         happened_at=body.take("happened_at", lines.number),
         who=body.take("who", lines.text(MAX_WHO)),
         reason=body.take("reason", lines.text(MAX_REASON)),
-        until=None if found.version == 1 else body.take("until", lines.number),
+        until=body.take("until", lines.number) if body.next_is("until", since=2) else None,
     )
     body.end()
     return event

@@ -165,5 +165,5 @@ def test_inspect_shows_what_a_newer_message_says_and_that_it_is_newer(kind: str)
     found = inspect(data, Keyring(verifiers=VERIFIERS, operators=operators, keks={"edge": KEKS}), NOON)
 
     assert found.proven is False
-    assert f"made by a newer keyrotd (version 9 of a {kind}; this one reads 1)" in found.verdict
+    assert f"made by a newer keyrotd (version 9 of a {kind}; this one reads " in found.verdict
     assert "hue" in found.values

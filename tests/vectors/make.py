@@ -528,6 +528,16 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             "a later format: nothing is done by half",
             sign(REQUEST.replace("request v1", "request v9") + "hue green\n", "request", OPERATOR),
         ),
+        "request_version_2_of_a_rotation": (
+            "ok",
+            "as whoever writes no version 1 any more says it",
+            sign(_line(REQUEST, "goal", "rotate").replace("request v1", "request v2"), "request", OPERATOR),
+        ),
+        "event_version_2_of_a_rotation": (
+            "ok",
+            "likewise",
+            sign(EVENT.replace("event v1", "event v2"), "event"),
+        ),
         "event_version_9": (
             "version",
             "a later format",
@@ -535,7 +545,6 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
         ),
         "event_plain": ("ok", "a publish", event),
         "event_of_a_pause": ("ok", "with its end", sign(_ending(EVENT, "until 1780010000000"), "event")),
-        "event_of_version_2_without_end": ("malformed", "signed", sign(EVENT.replace("v1", "v2"), "event")),
         "event_of_version_1_with_end": ("malformed", "signed", sign(EVENT + "until 1780010000000\n", "event")),
         "event_flipped": ("bad signature", "one bit of the epoch", flip(event.encode(), event.index("epoch") + 7)),
         "event_trailing_line": ("malformed", "a line after the signature", event + "more 1\n"),
