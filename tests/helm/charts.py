@@ -1,5 +1,6 @@
 """Helm itself, in this process: charts as `helm template` renders them, with the values of a user."""
 
+import atexit
 import functools
 import importlib
 import importlib.metadata
@@ -74,7 +75,7 @@ def chart(name: str) -> Path:
 
 @functools.cache
 def _with_dependency(name: str) -> Path:
-    kept = Path(_folder().name) / Path(name).name
+    kept = _folder() / Path(name).name
     shutil.copytree(HELM / name, kept / "examples" / kept.name)
     shutil.copytree(HELM / "keyrotd-sidecar", kept / "keyrotd-sidecar")
     tool("helm_python.registry").dependency_update(kept / "examples" / kept.name, skip_refresh=True)
@@ -82,8 +83,10 @@ def _with_dependency(name: str) -> Path:
 
 
 @functools.cache
-def _folder() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="keyrotd-charts-")
+def _folder() -> Path:
+    name = tempfile.mkdtemp(prefix="keyrotd-charts-")
+    atexit.register(shutil.rmtree, name)
+    return Path(name)
 
 
 def texts(name: str, more: Values | None = None, *, release: str = "keyrotd") -> dict[str, str]:
