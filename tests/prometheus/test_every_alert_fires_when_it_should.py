@@ -106,6 +106,29 @@ STORIES = [
         },
     ),
     Story(
+        "KeyrotdResumptionBelowObjective",
+        fires={
+            'peer_probes_total{ring="r",instance="a",outcome="resumed"}': "0+98x60",
+            'peer_probes_total{ring="r",instance="b",outcome="refused"}': "0+2x60",
+        },
+        calm={
+            'peer_probes_total{ring="r",outcome="resumed"}': "0+995x60",
+            'peer_probes_total{ring="r",outcome="refused"}': "0+5x60",
+            'peer_probes_total{ring="r",outcome="unreachable"}': "0+500x60",
+        },
+    ),
+    Story(
+        "KeyrotdResumptionBelowObjective",
+        fires={
+            'peer_probes_total{ring="r",outcome="resumed"}': "0+0x60",
+            'peer_probes_total{ring="r",outcome="refused"}': "0+1x60",
+        },
+        calm={  # off, or nobody decided
+            'peer_probes_total{ring="r",outcome="resumed"}': "0+0x60",
+            'peer_probes_total{ring="r",outcome="refused"}': "0+0x60",
+        },
+    ),
+    Story(
         "KeyrotdDroppedKeys",
         fires={'dropped_keys_total{ring="r",server="h"}': "0+0x9 1+0x60"},
         calm={'dropped_keys_total{ring="r",server="h"}': "5+0x60"},
