@@ -34,6 +34,7 @@ class Ear:
         self.channel, self.changed = channel, changed
         self.hint_s: float | None = None
         self.fault = ""
+        self._news = False
         self._schedules, self._rand = schedules, rand
         self._failures = 0
         self._began_s: float | None = None
@@ -48,6 +49,7 @@ class Ear:
         match said:
             case [b"message", _, payload] if self._schedules is (payload == FOR_SCHEDULERS):
                 self._hint(time.monotonic() + self._rand() * _spread_ms(payload) / 1000)
+                self._news = True
         return said
 
     def begin(self) -> None:
@@ -76,6 +78,11 @@ class Ear:
             return False
         self.hint_s = None
         return True
+
+    def take_news(self) -> bool:
+        """Whether something was said since this was asked last: a lost connection is no news."""
+        news, self._news = self._news, False
+        return news
 
     def _hint(self, at_s: float) -> None:
         self.hint_s = at_s if self.hint_s is None else min(self.hint_s, at_s)

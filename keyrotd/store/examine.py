@@ -118,8 +118,7 @@ class Examiner:
     def _poll(self, seen: list[object], window: str, offers: str) -> Poll | tuple[str, str | None]:
         try:
             glance = plain.glanced(seen)
-            more = plain.closer(glance, "", window)
-            found = self._wire.ask_on("examine", *more) if more else []
+            found = self._wire.ask_on("examine", *plain.closer(window)) if glance.digest else []
             names = plain.names(offers)
             told = self._wire.then(*names, answer_bytes=limits.OFFERS_HELD_BYTES) if glance.offered else None
             return plain.polled(glance, found, told)

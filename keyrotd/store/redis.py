@@ -117,11 +117,16 @@ class RedisStore:
         named("poll", node)
         fitting("poll", report, limits.REPORT_BYTES)
         asked = plain.glance(self._window, self._beat, self._offers)
-        *seen, written = self._wire.ask("poll", *asked, ("HSET", self._reports, node, report))
+        ear = self._wire.ear
+        # After a hint there is a window to read: a fleet that asks for it at once spares itself every third question.
+        at_once = plain.closer(self._window) if ear is not None and ear.take_news() else ()
+        *seen, written = self._wire.ask("poll", *asked, *at_once, ("HSET", self._reports, node, report))
         fault = str(self._unavailable("report", written)) if isinstance(written, ResponseError) else ""
-        glance = self._decoded("poll", plain.glanced, seen)
-        more = plain.closer(glance, known_digest, self._window)
-        found = self._wire.ask_on("poll", *more) if more else []
+        glance, found = self._decoded("poll", plain.glanced, seen[: len(asked)]), seen[len(asked) :]
+        if glance.digest in {"", known_digest}:
+            found = []
+        elif not found:
+            found = self._wire.ask_on("poll", *plain.closer(self._window))
         names = plain.names(self._offers)
         told = self._wire.then(*names, answer_bytes=limits.OFFERS_HELD_BYTES) if glance.offered else None
         return self._decoded("poll", partial(plain.polled, glance, told=told, report_fault=fault), found)

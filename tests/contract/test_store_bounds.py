@@ -15,6 +15,7 @@ from keyrotd.store.addresses import Address
 from keyrotd.store.embedded import Embedded
 from keyrotd.store.port import Desk, Published
 from keyrotd.store.redis import RedisStore
+from keyrotd.store.wakes import RedisWakes
 from keyrotd.testing.children import wait_until
 from keyrotd.testing.live import free_port
 from tests.contract.stores import (
@@ -159,6 +160,24 @@ def test_an_unchanged_poll_is_one_round_trip_and_at_most_400_bytes(server: Embed
 
         assert relay.turns - turns == 1
         assert relay.received - received <= 400
+        store.close()
+
+
+def test_a_poll_after_a_hint_reads_the_window_in_its_one_round_trip(server: Embedded) -> None:
+    with relayed(server) as relay:
+        store = store_on(relay.address, namespace=fresh_namespace())
+        wakes = RedisWakes([store], schedules=False)
+        desk = store.lead(holder="a", ttl_ms=60_000, fence_above=0, known_digest="")
+        assert desk.fence is not None
+        store.publish(window=b"w", digest="d1", epoch=1, fence=desk.fence, parent="")
+        assert wakes.wait(5_000)
+        turns = relay.turns
+
+        polls = [store.poll(known_digest=known, node="edge-1", report=b"r") for known in ("d0", "d1")]
+
+        assert [(poll.digest, poll.window) for poll in polls] == [("d1", b"w"), ("d1", None)]
+        assert relay.turns - turns == len(polls)
+        wakes.close()
         store.close()
 
 
