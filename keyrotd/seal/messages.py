@@ -203,10 +203,7 @@ def read_report(data: bytes, *, keks: Keks, ring: str) -> Report:
     if found.newer:
         return _of_ring("report", _newer_report(found), ring)
     versions.refuse_unread("report", found.version)
-    report = _report(found.body(end=-1))
-    if found.version > 1 and not any(map(_has_peers, report.servers)):
-        lines.refuse("report: is of version 2, and says nothing that version 1 could not")
-    return _of_ring("report", report, ring)
+    return _of_ring("report", _report(found.body(end=-1)), ring)
 
 
 def _beat(body: Lines) -> Beat:

@@ -5,6 +5,7 @@ So hosts may be upgraded in any order as long as nobody uses what only the new v
 NEWEST, and keep to what every reader relies on, of versions that it has never seen, too:
 
     the first line is `keyrotd KIND vN`, then come all lines of version N - 1 as they were, then those that N adds
+    none of those it adds need be there: whoever writes no version 1 any more says in version 2 what 1 could have said
     signature and MAC stand where they stood, under the label that they had: so what is newer is proven first
 
 A word that no line can add (a goal, a state) raises the version by itself, through `since`. See docs/upgrades.md.

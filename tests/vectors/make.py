@@ -606,9 +606,9 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             report(REPORT[: REPORT.index("server ")] + "".join(f"server s{n} d in_step - none -\n" for n in range(33))),
         ),
         "report_of_peers": ("ok", "where peers may ask, and what became of our tickets", report(REPORT_OF_PEERS)),
-        "report_version_2_for_nothing": (
-            "malformed",
-            "which says no more than version 1",
+        "report_version_2_without_peers": (
+            "ok",
+            "as whoever writes no version 1 any more says it",
             report(REPORT.replace("report v1", "report v2")),
         ),
         "report_of_peers_in_version_1": (
