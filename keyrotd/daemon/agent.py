@@ -111,6 +111,7 @@ class RingAgent:
         self._held: Held | None = None
         self._sources: dict[str, bytes] = {}  # sealed windows by digest, the held one first
         self._stood = ""  # digest of the store's window that was judged last, so that it is not sent again
+        self._unvouched: str | None = None  # digest of a window that no fresh beat vouched for at the last look
         self._unopened: Window | None = None  # the store's window, if it is proven and no KEK here opens it
         self._judged: set[str] = set()  # offers looked at while that window stood
         self._spoilt: dict[str, CorruptWindow] = {}  # those of them that cannot be read
@@ -296,6 +297,9 @@ class RingAgent:
         if reason is None:
             self._say("window", None)
             return True
+        unvouched, self._unvouched = self._unvouched, seen.digest if reason == "stale window" else None
+        if reason == "stale window" and unvouched != seen.digest:
+            return False  # its first beat is signed a moment after its publish: only at the next look is it overdue
         words = f"ring {seen.ring}: window {seen.epoch} refused, {reason}; this node holds {self._holding()}"
         self._refused("window", reason, words, _HINTS[reason])
         return reason != "stale window"
