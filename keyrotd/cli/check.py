@@ -1,16 +1,18 @@
 """keyrotd check: every fault of a configuration and its key files, or what they promise. Connects to nothing."""
 
+import grp
 import json
 import os
+import pwd
 import ssl
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from keyrotd.cli import exits, farm_files
+from keyrotd.cli import exits, farm_files, host
 from keyrotd.cli.options import CONFIG_OPTION
 from keyrotd.config import Config, RingConfig, Role, SecretsConfig, ServerConfig, load, needs
 from keyrotd.core.errors import ConfigError, KeyrotdError
@@ -56,6 +58,16 @@ def check(context: click.Context, config_path: Path, role: Role | None, *, offli
         click.echo(_json(config_path, faults=error.faults, can_be=()))
         context.exit(exits.CONFIGURATION)
     click.echo(_json(config_path, faults=(), can_be=_roles(config)) if as_json else "\n".join(_promises(config)))
+    if not offline and config.servers and role in (None, "agent", "standalone"):
+        for line in _on_disk(config.runtime_dir):
+            click.echo(line, err=True)
+
+
+def _on_disk(runtime_dir: Path) -> Iterator[str]:
+    """No fault: whoever only tries keyrotd has no tmpfs of his own."""
+    if not host.place(runtime_dir).in_memory:
+        yield f"warning: runtime_dir: {runtime_dir} is on a disk, where sealed keys outlive the day they should be gone"
+        yield "hint: /run is a tmpfs: use a RuntimeDirectory= of systemd's or an emptyDir with `medium: Memory`"
 
 
 def _judged(path: Path, role: Role | None, *, offline: bool) -> Config:
@@ -71,6 +83,7 @@ def _faults_around(config: Config, role: Role | None) -> Iterator[Fault]:
     yield from key_file_faults(config, role)
     yield from store_file_faults(config.store.address)
     if role in (None, "agent", "standalone"):
+        yield from access_faults(config)
         yield from trust_faults(config)
         yield from farm_files.faults(config)
 
@@ -132,6 +145,26 @@ def store_file_faults(address: Address) -> Iterator[Fault]:
         except OSError as error:  # ssl.SSLError is one
             words = f"{address.cert_file}: does not load with its key: {(error.strerror or str(error)).lower()}"
             yield words, "want a PEM certificate chain, and in key_file its key without a passphrase"
+
+
+def access_faults(config: Config) -> Iterator[Fault]:
+    """Users and groups that are to have key files, and that this machine does not know."""
+    for server in config.servers:
+        for what, option, known in (("user", "owner", pwd.getpwnam), ("group", "group", grp.getgrnam)):
+            name = getattr(server.driver, option, None)  # of those drivers whose section has it
+            if name is not None and not name.isdecimal() and not _knows(known, name):
+                yield (
+                    f"server {server.name}: {option}: this machine has no {what} {name!r}",
+                    f"no key file could be written: is it the {what} that the server's processes run with?",
+                )
+
+
+def _knows(known: Callable[[str], object], name: str) -> bool:
+    try:
+        known(name)
+    except KeyError:
+        return False
+    return True
 
 
 def trust_faults(config: Config) -> Iterator[Fault]:
@@ -206,6 +239,8 @@ def _time_line(ring: RingConfig) -> Iterator[str]:
     kept = "all that still open" if policy.previous_keys is None else f"at most {policy.previous_keys}"
     yield f"  a node that cannot install is waited for {words(policy.overdue_after_ms)}; previous keys: {kept}"
     yield f"  two publishes are {words(policy.spacing_ms)} apart at least"
+    pause_ms = policy.max_seal_age_ms - 2 * policy.tick_interval_ms
+    yield f"  `keyrotd pause` may hold a rotation until {words(pause_ms)} after the last one"
 
 
 def _schedule(policy: Policy) -> str:

@@ -60,6 +60,7 @@ def test_what_is_promised_is_told_in_order(path: Path, capsys: pytest.CaptureFix
         "  R 4h, T 2h, eps 43s500ms, V 14h43s500ms",
         "  a node that cannot install is waited for 30m; previous keys: all that still open",
         "  two publishes are 12s apart at least",
+        "  `keyrotd pause` may hold a rotation until 7h59m58s after the last one",
         "  server h: haproxy, 3 keys, no reload, probed at 127.0.0.1:443",
         "  server n: command, any number of keys, reloads the server, up to 1m30s late, not probed",
     ]
@@ -290,6 +291,25 @@ def test_faults_can_be_read_by_a_program(path: Path, capsys: pytest.CaptureFixtu
     found = json.loads(capsys.readouterr().out)
     assert found["faults"] == [{"fault": f"{path}: agent.node: want a string, found the number 1", "hint": ""}]
     assert found["can_be"] == []
+
+
+def test_a_group_that_is_not_here_is_a_fault(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(path.read_text("utf-8") + SERVER + 'group = "nobody-is-in-it"\nowner = "0"\n', "utf-8")
+
+    assert checked(path, capsys) == ["server n: group: this machine has no group 'nobody-is-in-it'"]
+    assert run(["check", "--config", str(path), "--offline"]) == exits.DONE
+    assert run(["check", "--config", str(path), "--role", "scheduler"]) == exits.DONE
+
+
+def test_keys_on_a_disk_are_warned_of(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row for row in path.read_text("utf-8").splitlines() if not row.startswith("runtime_dir")]
+    path.write_text("\n".join(['runtime_dir = "/proc"', *rows, SERVER]), "utf-8")
+
+    assert run(["check", "--config", str(path)]) == exits.DONE
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("warning: runtime_dir: /proc is on a disk")
+    assert told[1].startswith("hint: ")
 
 
 def test_fragments_are_told_with_the_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
