@@ -295,8 +295,10 @@ def judge_gate(window: Window, nodes: Iterable[Seen], policy: Policy, now_at: in
 def acknowledged(node: Seen, window: Window) -> bool:
     """Whether it shows this very window and holds no other. A node that goes on alone does: it opens `next` too."""
     report = node.report
-    steady = report.state in {NodeState.IN_STEP, NodeState.STRANDED, NodeState.ISOLATED}
-    return steady and report.holds == report.read_back == window.digest
+    return report.state in _STEADY and report.holds == report.read_back == window.digest
+
+
+_STEADY = frozenset({NodeState.IN_STEP, NodeState.STRANDED, NodeState.ISOLATED})
 
 
 def overdue_at(node: Seen, policy: Policy) -> int:

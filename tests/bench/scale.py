@@ -95,7 +95,7 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--seconds", type=float, default=30, help="how long to watch each fleet at rest")
     parser.add_argument("--rotations", type=int, default=3, help="how many to time at each size")
-    parser.add_argument("--workers", type=int, default=2, help="processes that the agents share")
+    parser.add_argument("--workers", type=int, default=4, help="processes that the agents share")
     parser.add_argument("--markdown", action="store_true", help="print the table of README")
     asked = parser.parse_args(words)
     lines = Lines("scale")

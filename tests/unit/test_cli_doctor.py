@@ -89,6 +89,11 @@ def test_each_fault_of_a_store_is_weighed(check: str, verdict: Verdict, changes:
     assert set(found.values()) == {OK}
 
 
+@pytest.mark.parametrize(("reports", "verdict"), [(7_000, OK), (9_000, NOTE), (9_984, NOTE), (9_985, GRAVE)])
+def test_a_fleet_as_large_as_what_a_store_allows_by_default_is_told_in_time(reports: int, verdict: Verdict) -> None:
+    assert of_store(use=replace(USE, reports=reports))["store.clients"] is verdict
+
+
 @pytest.mark.parametrize(
     ("appendonly", "snapshots", "words"),
     [
