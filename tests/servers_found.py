@@ -125,6 +125,16 @@ def runc() -> Path:
     return _wanted("runc")
 
 
+def systemd_analyze() -> Path:
+    """The systemd-analyze command, of 252 or newer; for tests marked `debian`."""
+    return _wanted("systemd_analyze")
+
+
+def systemd_nspawn() -> Path:
+    """The systemd-nspawn command: a container that boots; for tests marked `debian`."""
+    return _wanted("systemd_nspawn")
+
+
 def missing() -> dict[str, str]:
     """What this machine lacks, each with the way to get it."""
     return {f"{name} ({probe.what})": probe.hint for name, probe in _PROBES.items() if probe.find() is None}
@@ -253,6 +263,12 @@ _PROBES: Mapping[str, _Probe] = MappingProxyType(
         ),
         "promtool": _Probe("the promtool command", lambda: _on_path("promtool"), "apt-get install prometheus"),
         "prometheus": _Probe("Debian's prometheus", lambda: _on_path("prometheus"), "apt-get install prometheus"),
+        "systemd_analyze": _Probe(
+            "the systemd-analyze command", lambda: _on_path("systemd-analyze"), "apt-get install systemd"
+        ),
+        "systemd_nspawn": _Probe(
+            "the systemd-nspawn command", lambda: _on_path("systemd-nspawn"), "apt-get install systemd-container"
+        ),
         "openssl": _Probe("the openssl command", lambda: _on_path("openssl"), "apt-get install openssl"),
         "buildah": _Probe("the buildah command, and root", lambda: _as_root("buildah"), "apt-get install buildah"),
         "mmdebstrap": _Probe("the mmdebstrap command", lambda: _on_path("mmdebstrap"), "apt-get install mmdebstrap"),
