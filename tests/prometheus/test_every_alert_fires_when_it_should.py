@@ -53,6 +53,11 @@ STORIES = [
         },
     ),
     Story("KeyrotdRotationOverdue", fires=due(18, 38), calm=due(22, 42)),
+    Story(
+        "KeyrotdRotationOverdue",
+        fires={**due(18, 38), 'rotation_paused_until_timestamp_seconds{ring="r"}': "0+0x60"},
+        calm={**due(18, 38), 'rotation_paused_until_timestamp_seconds{ring="r"}': "3600+0x60"},
+    ),
     Story("KeyrotdSealingEndsSoon", fires=due(10, 30), calm=due(16, 36)),
     Story(
         "KeyrotdNodesBehind",
