@@ -197,7 +197,7 @@ _PROOF = """\
 Type=oneshot
 ExecStart=/bin/bash /proof/%H.sh
 ExecStopPost=/bin/systemctl poweroff --no-block
-StandardOutput=truncate:/proof/log/%H
+StandardOutput=append:/proof/log/%H
 StandardError=inherit
 """
 
