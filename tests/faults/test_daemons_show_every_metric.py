@@ -44,8 +44,12 @@ def test_each_daemon_shows_the_metrics_that_are_listed_for_it_and_no_other(scrap
             seen[name].update(shown(scraped.families(name)))
         return all(seen[name] >= listed(role) for name, role in daemons.items())
 
-    operator.store.offer(digest="00" * 32, window=b"nobody's window")  # refused by both
-    wait_until(lambda: all(scraped.samples(name, "keyrotd_windows_refused_total") for name in daemons), "refused")
+    def refused() -> bool:
+        # By both, and whoever comes first takes it away from the other.
+        operator.store.offer(digest="00" * 32, window=b"nobody's window")
+        return all(scraped.samples(name, "keyrotd_windows_refused_total") for name in daemons)
+
+    wait_until(refused, "refused")
     complete()
     scraped.fleet.stop_store()  # an error for both
     try:

@@ -14,7 +14,7 @@ def test_every_agent_polls_over_one_connection_and_reports_each_window(capsys: p
 
     (found,) = scale.measure(lines, [AGENTS], seconds=1, rotations=1, workers=2, pace=HURRIED)
 
-    assert (found.agents, found.faults) == (AGENTS, 0)
+    assert found.agents == AGENTS
     # Agents, scheduler, the bench's own two: one watches, one asks.
     assert found.connections <= AGENTS + 4
     assert min(found.polls_a_s, found.commands_a_s, found.bytes_a_s, found.rotations[0].took_ms) > 0
