@@ -22,9 +22,9 @@ def config(cluster: Clustered, tmp_path: Path, capsys: pytest.CaptureFixture[str
     return named(tmp_path / "keyrotd.toml", cluster, before='"embedded:"')
 
 
-def named(path: Path, cluster: Clustered, *, before: str, user: str = "") -> Path:
+def named(path: Path, cluster: Clustered, *, before: str, user: str = "", words: str = "") -> Path:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
-    path.write_text(path.read_text("utf-8").replace(before, f'"redis+cluster://{user}{hosts}"'), "utf-8")
+    path.write_text(path.read_text("utf-8").replace(before, f'"redis+cluster://{user}{hosts}{words}"'), "utf-8")
     return path
 
 
@@ -73,7 +73,10 @@ def test_who_may_not_ask_for_the_nodes_is_told_so(
     cluster: Clustered, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
-    named(config, cluster, before=f'"redis+cluster://{hosts}"', user="few:any@")
+    password = config.parent / "secrets/store.password"
+    password.write_text("any")
+    password.chmod(0o600)
+    named(config, cluster, before=f'"redis+cluster://{hosts}"', user="few@", words=f"?password_file={password}")
 
     found = examined(config, capsys)
 
