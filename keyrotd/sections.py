@@ -126,10 +126,11 @@ def located(text: str, folder: Path, environ: Mapping[str, str] | None) -> Path:
             raise Mismatch(f"${name} is not set", _SYSTEMD if name == "CREDENTIALS_DIRECTORY" else f"set {name}")
         return environ[name]
 
-    if _KEY.search(text):
+    path = _text(_VARIABLE.sub(value, text), "a path")
+    if _KEY.search(text) or _KEY.search(path):
         # Not as the name of a file: it would be told to whoever hears that there is no such file.
         raise Mismatch("holds a key itself, want the path of a file", "take it for known by others: make a new one")
-    return folder / _text(_VARIABLE.sub(value, text), "a path")
+    return folder / path
 
 
 #: How a line of a key file begins: see seal/keyfiles.

@@ -174,3 +174,17 @@ def test_a_key_in_the_place_of_its_file_is_refused_and_never_shown(tmp_path: Pat
     ((fault, _),) = raised.value.faults
     assert fault.endswith('ring "edge": kek_file: holds a key itself, want the path of a file')
     assert key.partition(":")[2] not in str(raised.value.faults)
+
+
+def test_a_key_in_a_variable_is_refused_and_never_shown_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (key,) = (line for line in FILES["edge.kek"].splitlines() if not line.startswith("#"))
+    monkeypatch.setenv("EDGE_KEK", key)
+    monkeypatch.setenv("BARE_KEK", key.removeprefix("keyrotd-"))
+
+    for kek_file in ("$EDGE_KEK", "keyrotd-$BARE_KEK"):
+        with pytest.raises(ConfigError) as raised:
+            configured(tmp_path, kek_file)
+
+        ((fault, _),) = raised.value.faults
+        assert fault.endswith('ring "edge": kek_file: holds a key itself, want the path of a file')
+        assert key.partition(":")[2] not in str(raised.value.faults)
