@@ -212,10 +212,10 @@ class RingScheduler:
         self._settle_window(reign, self._stored(reign, desk), desk, now_at)
         if self._reign is not reign:
             return
-        self._read_reports(reign, desk, now_at)
-        self._read_offers(reign, desk, now_at)
         reign.requests = self._requests(desk)
         self._judge_pauses(reign, now_at)
+        self._read_reports(reign, desk, now_at)
+        self._read_offers(reign, desk, now_at)
         view = self._view(reign, desk, now_at)
         decision = decide(view, self.policy, now_at)
         self._settle_requests(reign, now_at)
@@ -384,9 +384,10 @@ class RingScheduler:
         needed = (
             reign.settled_at is None
             or reign.window is None
-            or bool(desk.requests or desk.offers)
+            or bool(desk.offers)
+            or any(not isinstance(order, Pause | Resume) for order in reign.requests.values())  # those stand for hours
             or desk.report_count > REPORTS
-            or now_at >= due_at(reign.window, self.policy) - self.policy.node_ttl_ms
+            or now_at >= self._may_rotate_at(reign, reign.window, now_at) - self.policy.node_ttl_ms
             or any(node.behind_since is not None for node in reign.nodes)
         )
         fresh = reign.reports_read_at is not None and now_at - reign.reports_read_at < self.policy.node_ttl_ms // 3
@@ -416,8 +417,15 @@ class RingScheduler:
         failed_twice = handed_in is None and strangers and self._reports_bytes < REPORTS_BYTES // 4
         read = REPORTS if handed_in is None else len(handed_in)
         self._clean_reports(reign, beyond=desk.report_count > read or failed_twice)
-        if failed_twice:
-            reign.began_at = now_at  # perhaps nobody flooded anything, and somebody's word was thrown away unread
+        unheard = handed_in is None and (not known or len(reign.nodes) < len(known))
+        if failed_twice or unheard:
+            # Perhaps nobody flooded anything, and somebody's word was thrown away unread; and whoever could not be
+            # heard is not silent.
+            reign.began_at = now_at
+
+    def _may_rotate_at(self, reign: Reign, window: Window, now_at: int) -> int:
+        pause = self._pauses.standing(_pausing(reign.requests), now_at)
+        return max(due_at(window, self.policy), 0 if pause is None else pause.until)
 
     def _handed_in(self, known: Iterable[str]) -> dict[str, bytes] | None:
         """Read what nodes handed in; a reading that fails must stop no beat, so then nobody has said anything new."""

@@ -1,6 +1,7 @@
 """A pause holds rotations that are due, never past a key's bound, and only an operator sets or revives one."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,8 @@ from keyrotd.core.policy import Interval
 from keyrotd.daemon import scheduler
 from keyrotd.seal.keyfiles import OperatorKey
 from keyrotd.seal.messages import read_event, sign_request
+from keyrotd.store.limits import REPORTS_BYTES
+from keyrotd.store.memory import MemoryStore
 from keyrotd.testing.folder import MemoryFolder
 from keyrotd.testing.telemetry import SilentTelemetry
 from tests import stage as scene
@@ -313,3 +316,30 @@ def test_the_metric_says_until_when() -> None:
 
     assert while_paused == scene.NOON / 1000 + 180
     assert telemetry.paused_until_s == 0
+
+
+def test_neither_a_pause_nor_its_end_has_a_fleets_reports_read_every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = begun()
+    readings: list[int] = []
+    reports = MemoryStore.reports
+
+    def counted(store: MemoryStore, known: Iterable[str] = (), *, most_bytes: int = REPORTS_BYTES) -> dict[str, bytes]:
+        readings.append(stage.now_at)
+        return reports(store, known, most_bytes=most_bytes)
+
+    paused(stage, 15 * MINUTE)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "reports", counted)
+        stage.pause(13 * MINUTE)
+        while_paused = len(readings)
+    resumed_by(stage)
+    stage.pause(2 * MINUTE)
+    epoch_after = epoch(stage)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "reports", counted)
+        stage.pause(2 * MINUTE)
+
+    seldom = QUICK.node_ttl_ms // 3
+    assert while_paused <= 13 * MINUTE // seldom + 1
+    assert len(readings) - while_paused <= 2 * MINUTE // seldom + 1
+    assert epoch_after == 2
