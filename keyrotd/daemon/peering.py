@@ -66,7 +66,9 @@ class AsideThread:
         threading.Thread(target=self._run, args=(round_,), daemon=True, name="peers").start()
 
     def ended(self) -> Answers | Crash | None:
-        outcome, self._outcome = self._outcome, None
+        outcome = self._outcome
+        if outcome is not None:  # not before: it may be told just now, and would be lost
+            self._outcome = None
         return outcome
 
     def _run(self, round_: Callable[[], Answers]) -> None:

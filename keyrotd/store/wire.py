@@ -66,7 +66,8 @@ class Wire:
 
     def ask(self, operation: str, *commands: Command, answer_bytes: int = ANSWER_BYTES) -> list[Any]:
         """Send all commands in one round trip; a command's refusal is a ResponseError among the answers."""
-        self._bounds.begin(self.timeout_ms, answer_bytes)
+        with self._turn:  # whoever listens just now puts the bounds back as it found them
+            self._bounds.begin(self.timeout_ms, answer_bytes)
         return self.ask_on(operation, *commands)
 
     def ask_on(self, operation: str, *commands: Command) -> list[Any]:
@@ -93,7 +94,8 @@ class Wire:
         """
         if self._connection is None:
             return None
-        self._bounds.left = min(self._bounds.left, answer_bytes)
+        with self._turn:
+            self._bounds.left = min(self._bounds.left, answer_bytes)
         try:
             return self._exchange((command,))[0]
         except FAILED as error:
