@@ -629,9 +629,22 @@ class RingScheduler:
         event = Event(
             ring=self.ring, kind=kind, epoch=epoch, happened_at=now_at, who=order.who, reason=order.reason, until=until
         )
-        if not any(self._tells(data, event, order.made_at) for data in self._recent()):
+        if not self._told(event, order.made_at):
             self._world.telemetry.event(_TOLD[kind], ring=self.ring, who=order.who, reason=order.reason, until=until)
             self._put_down(event)
+
+    def _told(self, event: Event, made_at: int) -> bool:
+        """Whether history tells of it, and of no later end: by that, whoever looks takes it for over."""
+        for data in self._recent():
+            try:
+                told = read_event(data, verifiers=self.trust.verifiers, ring=self.ring)
+            except CorruptWindow:
+                continue
+            if told.happened_at >= made_at and told == replace(event, epoch=told.epoch, happened_at=told.happened_at):
+                return True
+            if told.kind == "resume":
+                return False
+        return False
 
     def _recent(self) -> tuple[bytes, ...]:
         try:
@@ -639,13 +652,6 @@ class RingScheduler:
         except StoreUnavailable as away:
             self._world.telemetry.count("store_errors_total", operation=away.operation)
             return ()
-
-    def _tells(self, data: bytes, event: Event, made_at: int) -> bool:
-        try:
-            told = read_event(data, verifiers=self.trust.verifiers, ring=self.ring)
-        except CorruptWindow:
-            return False
-        return told.happened_at >= made_at and told == replace(event, epoch=told.epoch, happened_at=told.happened_at)
 
     def _act(self, reign: Reign, decision: Decision, view: View, now_at: int) -> None:
         terms, fence = self.policy.terms(now_at), reign.fence

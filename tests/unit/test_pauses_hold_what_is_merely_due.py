@@ -283,6 +283,29 @@ def test_whoever_has_the_store_revives_no_pause_that_was_ended() -> None:
     assert epoch(stage) == 2
 
 
+def test_a_pause_that_is_revived_where_nobody_saw_its_end_is_shown_again() -> None:
+    """A store that hid the resume from who stood by can bring the pause back, within its bound, but not unseen."""
+    stage = begun()
+    standby = successor(stage, MemoryFolder())
+    order = pausing(look(stage), who="ann@ops", reason="load test", for_ms=15 * MINUTE)
+    list(handed_in(stage.desk(), order, terms(), stage))
+    resumed_by(stage)
+    stage.store().settle(ids=["order-1", "order-9"])
+    assert look(stage).pause is None
+
+    stage.scheduler.stop()
+    stage.scheduler = standby
+    stage.store().request(id="order-1", request=sign_request(order, OPERATOR))
+    stage.pause(12 * MINUTE)
+
+    assert epoch(stage) == 1
+    found = look(stage).pause
+    assert found is not None
+    assert found.until == order.until
+    stage.pause(4 * MINUTE)
+    assert epoch(stage) == 2
+
+
 def test_only_an_operator_pauses() -> None:
     stage = begun()
     order = pausing(look(stage), who="mallory", reason="none", for_ms=15 * MINUTE)
