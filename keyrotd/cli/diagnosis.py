@@ -314,7 +314,8 @@ def of_ring(seen: RingSeen, policy: Policy, now_at: int) -> Iterator[Finding]:
     if seen.window is not None:
         yield _window(seen.window, fleet_at)
     elif not seen.refused:
-        yield grave("ring.window", "the store holds no window", "a leading scheduler publishes one within seconds")
+        hint = f"a leading scheduler publishes one up to {span(policy.speak_ms)} after it took the lease"
+        yield grave("ring.window", "the store holds no window", hint)
     if seen.opened:
         yield ok("ring.kek", "the KEK of this host opens every seed")
 

@@ -84,7 +84,7 @@ verdict is ok, note or grave, `check` a fixed word of one check, hint '' where t
 """
 
 
-@click.command(short_help="Look at all that is live, and say what is wrong with it.", epilog=_EPILOG)
+@click.command(epilog=_EPILOG)
 @CONFIG_OPTION
 @click.option("--role", type=click.Choice(ROLES), help="Judge what this role needs, instead of all that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -58,6 +58,7 @@ class Commands(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
+        command.short_help = COMMANDS[cmd_name][1]
         # click's mark of lines that stay as they are is a backspace; a raw docstring has two characters for it.
         command.help = command.help and command.help.replace("\\b\n", "\b\n")
         return command

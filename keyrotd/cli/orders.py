@@ -56,7 +56,6 @@ _TIMEOUT = click.option(
 
 
 @click.command(
-    short_help="Say what a rotation would do; with --now, rotate and wait.",
     epilog="exit code: 0 read back by every live node (or said); 1 refused, no leader, late, or a node fell silent "
     "meanwhile; 2 usage; 69 store away; 78 configuration",
 )
@@ -107,7 +106,6 @@ def rotate(
 
 
 @click.command(
-    short_help="Burn every key of a ring at once, and wait.",
     epilog="exit code: as for rotate",
 )
 @CONFIG_OPTION
@@ -241,8 +239,12 @@ def _told(step: Step, situation: Situation, request: Request, terms: Terms) -> I
             yield "waiting for " + ("the leader's word on every node" if behind is None else listed(behind, 20))
         case Unanswered(leader):
             yield f"waiting for {leader or 'a leader'} to publish"
-        case Everywhere(window, after_ms, nodes, _):
+        case Everywhere(window, after_ms, nodes, then):
             who = "by the leader's word" if nodes is None else counted(nodes, "live node")
+            if request.goal is Goal.ROTATE and (
+                away := [node.name for node in then.nodes if not (node.live or node.acknowledged)]
+            ):
+                yield f"not live, and not waited for: {listed(away, 20)}"
             yield f"epoch {window.epoch} is read back by every live node, {span(after_ms)} after the order: {who}"
         case FellSilent():
             raise _silenced(step, situation, request)

@@ -46,7 +46,7 @@ class Terms:
     id: str
 
 
-@click.command(short_help="Hold rotations that are due, for a while and with a reason.", epilog=_CODES)
+@click.command(epilog=_CODES)
 @CONFIG_OPTION
 @RING_OPTION
 @click.option("--reason", callback=fit_reason, required=True, metavar="TEXT", help="Why: everyone who looks is told.")
@@ -76,7 +76,7 @@ def pause(config_path: Path, *, ring: str | None, reason: str, for_ms: int, no_w
             click.echo(line)
 
 
-@click.command(short_help="End every pause: what is due is done.", epilog=_CODES)
+@click.command(epilog=_CODES)
 @CONFIG_OPTION
 @RING_OPTION
 @click.option("--reason", callback=fit_reason, default="", metavar="TEXT", help="Why, for the history.")

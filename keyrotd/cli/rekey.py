@@ -40,7 +40,7 @@ Exit code: 0 done, or it was done already; 1 refused, and nothing was changed un
 """
 
 
-@click.command(short_help="Change a KEK, the signing key or an operator key of a live fleet.", epilog=_EPILOG)
+@click.command(epilog=_EPILOG)
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("stage", type=click.Choice(STAGES))
 @CONFIG_OPTION

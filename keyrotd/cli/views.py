@@ -30,7 +30,6 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 
 @click.command(
-    short_help="One screen of truth; the exit code is the fleet's health.",
     epilog="exit code: 0 healthy; 1 no leader, no fresh beat, or a node behind, drifting, stranded, isolated or "
     "silent; 2 usage; 69 store away; 78 configuration\n\n" + screen.JSON_HELP,
 )
@@ -100,7 +99,6 @@ def _screen(situations: tuple[Situation, ...], most_rows: int) -> str:
 
 
 @click.command(
-    short_help="What leaders did and refused, newest first.",
     epilog="exit code: 0 every line is proven, 1 some are not, 2 usage, 69 store away, 78 configuration\n\n"
     "--json, schema 1: {schema, rings: [{ring, events: [{kind, epoch, happened_at, who, reason, until}]}]}, newest "
     "first; until is null unless it is a pause; an event that nobody signed is {unproven: words} in its place.",
@@ -170,7 +168,6 @@ def _event_row(event: Event | Unproven, now_at: int) -> tuple[str, str, str, str
 
 
 @click.command(
-    short_help="What a sealed window, message or key file says of itself.",
     epilog="exit code: 0 well formed and not disproven, 1 malformed or a key at hand disproves it, 2 usage, "
     "69 store away, 78 configuration\n\n"
     "--json, schema 1: {schema, kind, proven, verdict, ...}; proven is null where no key at hand could tell. A window "
@@ -261,7 +258,6 @@ def _keyring(config: Config) -> Keyring:
 
 
 @click.command(
-    short_help="The store's rights for each role, as ACL SETUSER lines.",
     epilog="exit code: 0 done, 2 usage, 78 configuration",
 )
 @CONFIG_OPTION

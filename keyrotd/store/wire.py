@@ -5,6 +5,7 @@ redis-py's own retries multiply its timeouts. Here a question is asked again onc
 it, and when a node says that another one should be asked; all of that within the one bound.
 """
 
+import re
 import threading
 import time
 from itertools import count
@@ -235,9 +236,19 @@ def _hint(error: BaseException, words: str) -> str | None:
         return "the cluster is moving slots or choosing a new primary; all keys stay until it is done"
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return "is the store stopped or overloaded, or the way to it cut? all keys stay until it answers again"
+    if _lacks_a_file(error, words):
+        return "store.url names a file that cannot be read here: `keyrotd check` says which"
     if isinstance(error, RedisConnectionError | OSError):
         return "the store does not answer: does it run, and where store.url says? all keys stay until it does"
     return None
+
+
+def _lacks_a_file(error: BaseException, words: str) -> bool:
+    # password_file and its like are read anew at each connection. Of a certificate that is not there redis-py says
+    # ENOENT as if a host had answered it, which none does; the path of a socket does.
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    return re.match(r"Error 2 connecting to [^/]", words) is not None
 
 
 def _hint_on_sentinels(error: BaseException, words: str) -> str | None:

@@ -56,6 +56,17 @@ def test_each_node_is_told_as_it_reads_the_window_back() -> None:
     ]
 
 
+def test_a_rotation_that_waits_for_no_silent_node_names_it() -> None:
+    stage = settled(Stage())
+    stage.away = {"edge-2"}
+    stage.pause(2 * MINUTE)
+
+    lines = told(stage, asked(stage))
+
+    assert lines[-2] == "not live, and not waited for: edge-2"
+    assert lines[-1].endswith("after the order: 1 live node")
+
+
 def test_without_the_kek_the_leaders_signed_word_tells_the_end() -> None:
     stage = settled(Stage())
 

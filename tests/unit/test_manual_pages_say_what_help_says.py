@@ -22,8 +22,9 @@ def words(text: str) -> str:
 
 def test_there_is_a_page_for_each_command_and_one_that_names_them() -> None:
     assert set(PAGES) == {"keyrotd.1", *(f"keyrotd-{name}.1" for name in COMMANDS)}
-    for name in COMMANDS:
+    for name, (_, says) in COMMANDS.items():
         assert f"keyrotd\\-{name}" in PAGES["keyrotd.1"]
+        assert says in words(PAGES["keyrotd.1"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
