@@ -144,7 +144,7 @@ def tell(lines: Lines, found: Found) -> None:
         lines.judge(said, took_s, "s", most=2)
     else:
         lines.figure(said, took_s, "s")
-    lines.figure("    agents themselves meanwhile, polls included", max(each.agents_s for each in found.rotations), "core-s")
+    lines.figure("    agents meanwhile, polls included", max(each.agents_s for each in found.rotations), "core-s")
     lines.judge("  store, a rotation beyond rest, worst", max(r.store_s for r in found.rotations), "core-s", most=1)
     lines.figure("  connections to the store", found.connections, "")
     lines.judge("  keyrotd status, median, agents held", found.status_s, "s", most=1)
