@@ -44,9 +44,10 @@ PASSWORD = "correct-horse-battery-staple-0147"[:32]
 #: Commands that tell what they know; each is run while all is well and while the store is away.
 _TELLING = ("status", "history", "inspect", "rotate", "check", "doctor")
 
-#: Where keys are meant to be, by the name of the file; the stranger's configuration has the password.
+#: Where keys are meant to be, by the name of the file; the stranger has the password.
 _MEANT = frozenset({f"{RING}.kek", "signing.key", "operator.key", "tickets.keys"})
 _STRANGER = "s3"
+_PASSWORD_FILE = "store.password"
 
 
 def test_no_key_is_seen_outside_the_places_meant_for_it(seen: "Evidence") -> None:
@@ -57,7 +58,7 @@ def test_the_places_meant_for_keys_hold_them(seen: "Evidence") -> None:
     """What is left out of the search is left out for a reason."""
     found = seen.leaks.among(seen.meant.items())
 
-    assert {Path(place).name for place in found} == {*_MEANT, "keyrotd.toml"}
+    assert {Path(place).name for place in found} == {*_MEANT, _PASSWORD_FILE}
 
 
 def test_every_key_was_looked_for(seen: "Evidence") -> None:
@@ -133,7 +134,7 @@ class Evidence:
                 if not path.is_file():
                     continue
                 data, inside = path.read_bytes(), path.relative_to(directory)
-                if path.name in _MEANT or inside.parts == (_STRANGER, "keyrotd.toml"):
+                if path.name in _MEANT or inside.parts == (_STRANGER, _PASSWORD_FILE):
                     self.meant[str(inside)] = data
                 elif path.suffix == ".log" and path.name.startswith(("agent", "scheduler")):
                     self.places[f"log {path.name}"] = data
@@ -178,7 +179,12 @@ class OpenFleet(Fleet):
     def start_stranger(self) -> None:
         """One more scheduler, with a password that the store does not know."""
         path = self._configure(_STRANGER, agent=None)
-        path.write_text(path.read_text().replace("unix://", f"unix://somebody:{PASSWORD}@"))
+        password = path.with_name(_PASSWORD_FILE)
+        password.write_text(PASSWORD)
+        password.chmod(0o600)
+        url = self.store_url
+        named = url.replace("unix://", "unix://somebody@") + f"?password_file={password}"
+        path.write_text(path.read_text().replace(f'"{url}"', f'"{named}"'))
         self._spawn("scheduler-3", "scheduler", path)
 
     def stop_store(self) -> None:
