@@ -68,7 +68,11 @@ class DeafFleet(Fleet):
     def _configure(self, name: str, *, agent: LiveServer | None) -> Path:
         path = super()._configure(name, agent=agent)
         if agent is not None:
-            path.write_text(path.read_text().replace("unix://", "unix://deaf:deaf@"))
+            password = path.with_name("store.password")
+            password.write_text("deaf")
+            password.chmod(0o600)
+            deaf = self.store_url.replace("unix://", "unix://deaf@") + f"?password_file={password}"
+            path.write_text(path.read_text().replace(f'"{self.store_url}"', f'"{deaf}"'))
         return path
 
 
