@@ -49,8 +49,9 @@ never fall; nothing stored and nothing on a persistent disk holds a seed.
 
 The fault model in which this is claimed: any number of crashes at any effect, lost answers, lost polls, lost wake-ups,
 outages of any length, partitions, restarts and reboots of nodes, scheduler memory lost; servers that refuse for less
-than overdue_after; wall clocks of schedulers within `skew_ms` of true time and boot clocks within 500 ppm; the store
-loses all, or its last write of a window, once within `calm_ms`.
+than overdue_after, and where a node goes on without a leader for less than R/8; wall clocks of schedulers within
+`skew_ms` of true time and boot clocks within 500 ppm; the store loses all, or its last write of a window, once within
+`calm_ms`.
 """
 
 import sys
@@ -363,9 +364,17 @@ class Claims:
     def _lives(self, node: "Node") -> bool:
         if node.agent._held is None if node.up else not node.runtime.files:
             return False
-        if node.refused_at is not None and self.world.now - node.refused_at > self.world.policy.overdue_after_ms:
+        if node.refused_at is not None and self.world.now - node.refused_at > self._patience_ms(node):
             return False
         return node.ticked_at >= 0 and self.world.now - node.ticked_at < self.world.policy.node_ttl_ms
+
+    def _patience_ms(self, node: "Node") -> int:
+        """How long its servers may refuse: a key of succession is opened no earlier for a longer overdue_after."""
+        patience_ms = self.world.policy.overdue_after_ms
+        held = node.agent._held
+        if held is None or held.succession is None:
+            return patience_ms
+        return min(patience_ms, held.window.current.step_ms // 8)
 
     def _attentive(self, node: "Node") -> bool:
         # However long it pauses: that is its own choice.
