@@ -24,7 +24,6 @@ CHECKOUT = Path(__file__).parents[1]
 PAGE = (CHECKOUT / "docs/systemd.md").read_text("utf-8")
 HOSTS = ("node1", "node2")
 _SCRIPTS = CHECKOUT / "tests/systemd"
-_MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = "systemd,systemd-sysv,dbus,python3-venv,procps,haproxy,redis-server,openssl,iproute2"
 #: Nobody reads manuals there, and it need not outlive a power cut.
 _QUICK = (
@@ -172,7 +171,7 @@ def _download_wheels(wheelhouse: Path) -> None:
 
 
 def _make_root(root: Path) -> None:
-    _run("mmdebstrap", "--quiet", "--variant=minbase", *_QUICK, f"--include={_PACKAGES}", "bookworm", root, _MIRROR)
+    _run("mmdebstrap", "--quiet", "--variant=minbase", *_QUICK, f"--include={_PACKAGES}", "bookworm", root)
 
 
 def _furnish(root: Path, proof: Path) -> None:
