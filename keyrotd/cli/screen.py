@@ -22,9 +22,9 @@ digests full hex, null is unknown or none. {schema, rings: [{ring, now_at, healt
 {name, lease_ms, fence}, beat: {epoch, digest, confirmed_at, signed_at}, window: {epoch, fence, barrier, digest,
 published_at, seals_until, worst_ms, keys: [{role, name, born, made_at, seals_from, seals_until, opens_until}]},
 due_at, held: {reason, until}, pause: {who, reason, until}, last_event: {kind, epoch, happened_at, who, reason,
-until}, reports, nodes: [{node, standing, state, steps, live, spoke_at, epoch, holds, read_back, acknowledged,
-servers: [{name, driver, state, slots, probe, fault, address, peers: {resumed, tried}}]}]}]}. `until` of an event is
-null unless it is a pause, `nodes` is null without the ring's KEK, which alone proves reports."""
+until}, reports, nodes: [{node, standing, state, steps, along, live, spoke_at, epoch, holds, read_back,
+acknowledged, servers: [{name, driver, state, slots, probe, fault, address, peers: {resumed, tried}}]}]}]}. `until` of
+an event is null unless it is a pause, `nodes` is null without the ring's KEK, which alone proves reports."""
 
 
 def as_text(situation: Situation, *, most_rows: int = MAX_ROWS) -> Iterator[str]:
@@ -291,6 +291,7 @@ def _node_values(node: Node) -> dict[str, object]:
         "standing": node.standing.value,
         "state": report.state.value,
         "steps": report.steps,
+        "along": None if report.along is None else report.along.hex(),
         "live": node.live,
         "spoke_at": node.spoke_at,
         "epoch": report.epoch,

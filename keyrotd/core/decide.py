@@ -195,7 +195,7 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     listening = _listen(view, now_at)
     if listening is not None:
         return listening
-    root = window.current if view.settled_at is None else window.next
+    root = _gone_on_along(view, window, policy, now_at)
     if now_at >= window.seals_until + window.max_stranded_ms:
         return Renew("the fleet was without a leader for too long", None)
     stepped_at = now_at - (now_at - root.steps_at) % root.step_ms
@@ -212,6 +212,19 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     if now_at < until:
         return Hold(f"waiting for {listed(taken.waiting)} to go a step of succession", until)
     return Renew("the fleet went on without a leader", root, overdue=(*taken.waiting, *taken.overdue))
+
+
+def _gone_on_along(view: View, window: Window, policy: Policy, now_at: int) -> Key:
+    """Return the key of `window` whose followers nodes seal with: by their own word, or else by what they go by."""
+    ways = {window.next.name, window.current.name}
+    told = [node.report for node in live(view.nodes, policy, now_at) if node.report.along in ways]
+    # Where they part, whoever has room opens both: it is for servers of few slots that the way matters.
+    told = [report for report in told if report.slots is not None] or told
+    if told:
+        along_next = sum(report.along == window.next.name for report in told)
+        return window.next if 2 * along_next > len(told) else window.current
+    spread = view.settled_at is not None and view.settled_at < window.seals_until
+    return window.next if spread else window.current
 
 
 def _ready_at(view: View, window: Window, policy: Policy, now_at: int, *, stepped_at: int, step_ms: int) -> int:

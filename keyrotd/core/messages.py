@@ -152,8 +152,9 @@ class Report:
     `holds` is the digest of the window that the node has accepted, `read_back` that of the window which all its
     servers were seen to hold (None: none, or not all). `counter` only grows, so a replayed report is recognised.
     `reported_at` is the fleet time for which the node tended its servers, 0 while it has none. `steps` counts its steps
-    of succession. `accepts` is as in a beat. `newer` is its version if that is newer than can be read here in full,
-    else 0: a node that was upgraded first is heard, and waited for if what it says cannot be understood.
+    of succession; `along` names the key of the window whose followers it seals with, None while with none. `accepts` is
+    as in a beat. `newer` is its version if that is newer than can be read here in full, else 0: a node that was
+    upgraded first is heard, and waited for if what it says cannot be understood.
     """
 
     ring: str
@@ -170,6 +171,7 @@ class Report:
     poll_interval_ms: int
     servers: tuple[ServerReport, ...]
     accepts: tuple[str, ...] = ()
+    along: bytes | None = None
     newer: int = 0
 
     @property

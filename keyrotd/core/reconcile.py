@@ -16,7 +16,7 @@ from enum import Enum
 from keyrotd.core.decide import Memory
 from keyrotd.core.keys import Keys
 from keyrotd.core.stek import Stek
-from keyrotd.core.succession import Succession, sealing_at, starts_at, succession
+from keyrotd.core.succession import Line, Succession, sealing_at, starts_at, succession
 from keyrotd.core.window import Key, Window, usefulness
 
 #: More keys than any server's few slots, and than a node seals with while tickets of the first live.
@@ -158,6 +158,12 @@ def steps(held: Held, now_at: int) -> int:
     return (now_at - held.window.seals_until) // held.window.current.step_ms + 1
 
 
+def along(held: Held, now_at: int) -> bytes | None:
+    """Return the name of the window's key whose followers a node has gone on along; None for no step yet."""
+    way = _way(held)
+    return None if way is None or not steps(held, now_at) else way[0].name
+
+
 def seals_until(held: Held, now_at: int) -> int | None:
     """Return the instant from which the shared key that seals now may not any more; None while none does."""
     key = _sealing(held, now_at)
@@ -233,12 +239,17 @@ def _spread_at(window: Window) -> int:
 
 
 def _line(held: Held, now_at: int) -> tuple[Key, ...]:
-    """Return the followers that this node goes on along: any that others open rather than none, if a seed is lost."""
+    way = _way(held)
+    return () if way is None else way[1].open_at(now_at)
+
+
+def _way(held: Held) -> tuple[Key, Line] | None:
+    """Return the key whose followers this node goes on along: any that others open, rather than none."""
     if held.succession is None:
-        return ()
-    following, standing = held.succession.next, held.succession.current
-    line = (following or standing) if held.spread else (standing or following)
-    return () if line is None else line.open_at(now_at)
+        return None
+    following, standing = (held.window.next, held.succession.next), (held.window.current, held.succession.current)
+    ways = (following, standing) if held.spread else (standing, following)
+    return next(((key, line) for key, line in ways if line is not None), None)
 
 
 def _opening(held: Held, now_at: int) -> tuple[Key, ...]:

@@ -20,6 +20,7 @@ from keyrotd.core.reconcile import (
     Keep,
     Refuse,
     accept,
+    along,
     changes_at,
     footing,
     keys_at,
@@ -541,7 +542,7 @@ class RingAgent:
 
     def _told(self) -> tuple[object, ...]:
         """What a report says beside its counter."""
-        return (self._state(), self._steps(), self._holding(), self._read_back(), self._server_reports())
+        return (self._state(), self._steps(), self._along(), self._holding(), self._read_back(), self._server_reports())
 
     def _server_reports(self) -> tuple[ServerReport, ...]:
         return tuple(self._with_peers(tended.report) for tended in self._tended.values())
@@ -569,6 +570,7 @@ class RingAgent:
                 poll_interval_ms=self.settings.poll_interval_ms,
                 servers=self._server_reports(),
                 accepts=self.trust.accepts,
+                along=self._along(),
             ),
             self.trust.keks,
         )
@@ -595,6 +597,9 @@ class RingAgent:
 
     def _steps(self) -> int:
         return 0 if self._held is None else steps(self._held, self._fleet.latest() or 0)
+
+    def _along(self) -> bytes | None:
+        return None if self._held is None else along(self._held, self._fleet.latest() or 0)
 
     def _read_back(self) -> str | None:
         """Return the digest of the window that every server was seen to hold, if it is the one held now."""

@@ -176,7 +176,10 @@ def write_report(report: Report, keks: Keks) -> bytes:
             *_accepts_lines(report.accepts),
             *(_server_line(server) for server in report.servers),
         ),
-        tuple(_peers_line(server) for server in report.servers if _has_peers(server)),
+        (
+            *(() if report.along is None else (line("along", report.along.hex()),)),
+            *(_peers_line(server) for server in report.servers if _has_peers(server)),
+        ),
     )
     data = (body + line("mac", keks[0].id, _mac(keks[0], report.ring, body).hex())).encode()
     _report(lines.frame(data, kind="report", limit=MAX_REPORT_BYTES).body(end=-1))
@@ -291,14 +294,20 @@ def _report(body: Lines) -> Report:
         barrier=body.take("barrier", lines.number),
         poll_interval_ms=body.take("poll_interval_ms", lines.number),
         accepts=_accepts(body),
-        servers=_with_peers(tuple(_servers(body)), body),
+        servers=tuple(_servers(body)),
+        along=body.take("along", _key_name) if body.next_is("along", since=2) else None,
     )
+    report = replace(report, servers=_with_peers(report.servers, body))
     body.end()
     if len(report.servers) > MAX_SERVERS:
         raise CorruptWindow(f"report: want at most {MAX_SERVERS} servers", reason="too large")
     if len({server.name for server in report.servers}) != len(report.servers):
         lines.refuse("report: names a server twice")
     return report
+
+
+def _key_name(word: str) -> bytes:
+    return bytes.fromhex(lines.key_name(word))
 
 
 def _newer_report(found: Frame) -> Report:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from keyrotd.core.decide import owes
 from keyrotd.core.messages import Beat, NodeState, Report
-from keyrotd.core.reconcile import Adopt, Footing, Held, Refuse, footing, keys_at, steps
+from keyrotd.core.reconcile import Adopt, Footing, Held, Refuse, along, footing, keys_at, steps
 from tests.exploration.ring import (
     PATIENCE,
     POLICY,
@@ -83,6 +83,7 @@ def _speak(ring: Ring, index: int, node: Node, part: int) -> Ring:
         barrier=node.memory.barrier,
         poll_interval_ms=POLICY.poll_interval_ms,
         servers=(),
+        along=None if node.held is None else along(node.held, ring.now),
     )
     reports = ring.store.reports
     return ring._replace(store=ring.store._replace(reports=(*reports[:index], report, *reports[index + 1 :])))

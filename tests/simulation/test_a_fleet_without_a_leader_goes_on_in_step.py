@@ -1,5 +1,7 @@
 """Succession in whole fleets: the claims hold throughout, and every node seals with what every other one opens."""
 
+import pytest
+
 from keyrotd.core.decide import due_at
 from keyrotd.core.messages import NodeState
 from keyrotd.seal.messages import read_report
@@ -71,6 +73,30 @@ def test_servers_of_three_slots_do_too() -> None:
     back(world)
 
     assert [len(names) for names in found] == [1] * PERIODS
+    assert world.claims.crowded == 0
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["all knew its last window to be everywhere", "nobody knew"])
+@pytest.mark.parametrize("lost", [True, False], ids=["the store comes back empty", "as it was"])
+@pytest.mark.parametrize("phase", range(8))
+def test_servers_of_three_slots_are_taken_up_along_the_way_that_they_went(
+    *, heard: bool, lost: bool, phase: int
+) -> None:
+    """They open ahead what follows on their own way and no other, at whatever instant of a step the leader is back."""
+    world = fleet(slots=3)
+    until_rotation(world)
+    until_in_step(world)
+    if heard:
+        world.run(world.policy.rotation_interval_ms // 2)
+    assert {node.agent._held.spread for node in world.nodes if node.agent._held} == {heard}
+    world.store_away()
+    world.run(PERIODS * world.policy.rotation_interval_ms + phase * world.policy.rotation_interval_ms // 8)
+
+    world.store_back()
+    if lost:
+        world.flush()
+
+    back(world)
     assert world.claims.crowded == 0
 
 

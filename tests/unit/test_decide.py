@@ -203,6 +203,38 @@ def test_once_current_may_no_longer_seal_nodes_are_taken_up_along_next_where_it_
     assert decide(stepped(unsettled, ready_at), POLICY, ready_at) == Renew(_WENT_ON, THREE.current)
 
 
+def test_nodes_are_taken_up_along_what_they_say_that_they_went_on_along() -> None:
+    """Once the window was mended, its leader hears only after its end that it is everywhere: that tells nothing."""
+    ready_at = THREE.seals_until + THREE.eps_ms + THREE.eps_ms // 1000
+
+    def at(settled_at: int | None, *told: bytes | None) -> Decision:
+        nodes = in_step(THREE, ready_at, "abcd"[: len(told)])
+        said = [
+            replace(node, report=replace(node.report, along=way, reported_at=ready_at))
+            for node, way in zip(nodes, told, strict=True)
+        ]
+        return decide(view(THREE, said, remembered=THREE, settled_at=settled_at), POLICY, ready_at)
+
+    early_at, late_at, lost = THREE.published_at + MINUTE, THREE.seals_until, b"a key of no window"
+    current, following = THREE.current.name, THREE.next.name
+    assert at(late_at, None, None) == Renew(_WENT_ON, THREE.current)
+    assert at(late_at, following, following) == Renew(_WENT_ON, THREE.next)
+    assert at(early_at, current, current, following) == Renew(_WENT_ON, THREE.current)
+    assert at(early_at, lost, None) == Renew(_WENT_ON, THREE.next)
+
+
+def test_where_nodes_went_on_along_two_ways_those_with_few_slots_are_taken_up() -> None:
+    """Who has room opens what follows both; few slots have none for the other."""
+    ready_at = THREE.seals_until + THREE.eps_ms + THREE.eps_ms // 1000
+    said = [replace(report(node, THREE), along=THREE.next.name) for node in "abc"]
+    said.append(replace(report("d", THREE, slots=6), along=THREE.current.name))
+    nodes = [seen(replace(one, reported_at=ready_at), ready_at) for one in said]
+
+    found = decide(view(THREE, nodes, remembered=THREE, settled_at=T0), POLICY, ready_at)
+
+    assert found == Renew(_WENT_ON, THREE.current)
+
+
 def test_the_renewal_waits_for_nodes_whose_servers_have_not_gone_the_step() -> None:
     """One that is frozen, or whose server refuses, does not open yet what would be `current`."""
     now_at = THREE.seals_until + 5 * MINUTE

@@ -199,6 +199,7 @@ reports = st.builds(
     poll_interval_ms=numbers,
     servers=st.lists(servers | with_peers(), max_size=4, unique_by=lambda server: server.name).map(tuple),
     accepts=key_ids,
+    along=st.none() | st.binary(min_size=16, max_size=16),
 )
 
 
@@ -257,13 +258,15 @@ def test_a_list_of_peers_comes_back_as_it_was(peers: Peers) -> None:
 
 
 @given(servers, addresses)
-def test_a_report_is_of_version_2_only_where_it_tells_of_peers(plain: ServerReport, address: str) -> None:
-    first = {
-        server: write_report(report_of((server,)), KEKS).partition(b"\n")[0]
-        for server in (plain, replace(plain, address=address), replace(plain, resumed=1, tried=2))
-    }
+def test_a_report_is_of_version_2_only_where_it_tells_of_peers_or_of_succession(
+    plain: ServerReport, address: str
+) -> None:
+    one = report_of((plain,))
+    more = [report_of((replace(plain, address=address),)), report_of((replace(plain, resumed=1, tried=2),))]
 
-    assert list(first.values()) == [b"keyrotd report v1", b"keyrotd report v2", b"keyrotd report v2"]
+    first = [write_report(told, KEKS).partition(b"\n")[0] for told in (one, *more, replace(one, along=bytes(16)))]
+
+    assert first == [b"keyrotd report v1", *[b"keyrotd report v2"] * 3]
 
 
 @given(st.text(max_size=900))

@@ -167,6 +167,11 @@ peers haproxy 192.0.2.7:443 2 3
 peers proxy-2 [2001:db8::7]:8443 0 0
 """
 
+ALONG = f"""\
+{REPORT.replace("report v1", "report v2").replace("state behind", "state stranded").replace("steps 0", "steps 2")}\
+along {"ab" * 16}
+"""
+
 PEERS = """\
 keyrotd peers v1
 ring edge
@@ -606,6 +611,13 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             report(REPORT[: REPORT.index("server ")] + "".join(f"server s{n} d in_step - none -\n" for n in range(33))),
         ),
         "report_of_peers": ("ok", "where peers may ask, and what became of our tickets", report(REPORT_OF_PEERS)),
+        "report_of_succession": ("ok", "and of the key whose followers it seals with", report(ALONG)),
+        "report_of_succession_in_version_1": (
+            "malformed",
+            "which has no place for it",
+            report(ALONG.replace("report v2", "report v1")),
+        ),
+        "report_of_succession_by_half_a_name": ("malformed", "eight bytes", report(ALONG.replace("ab" * 16, "ab" * 8))),
         "report_version_2_without_peers": (
             "ok",
             "as whoever writes no version 1 any more says it",
