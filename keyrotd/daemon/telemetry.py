@@ -36,8 +36,8 @@ class Metric:
     """
     What a metric means, which labels it has in which order, and which daemons show it.
 
-    `closed`: the values of labels that are not a ring's or a server's name. A counter that has them all starts at 0 in
-    each: a count that nobody saw begin would be no increase to whoever scrapes.
+    `closed`: the values of labels that are not a ring's or a server's name. A counter or histogram that has them all
+    starts at 0 in each: a count that nobody saw begin would be no increase to whoever scrapes.
     """
 
     says: str
@@ -182,13 +182,14 @@ class Reporter:
         self.gauge("build_info", 1, version=__version__)
 
     def expect(self, role: Role, ring: str, servers: Iterable[str] = ()) -> None:
-        """Start every counter of a ring at 0, for each of `servers`, as far as its labels are known beforehand."""
+        """Start every count of a ring at 0, for each of `servers`, as far as its labels are known beforehand."""
         known = {"ring": (ring,), "server": tuple(servers)}
-        for name, metric in COUNTERS.items():
+        counting: dict[str, Counter | Histogram] = {**self._counters, **self._histograms}
+        for name, metric in {**COUNTERS, **HISTOGRAMS}.items():
             values = {**known, **metric.closed}
             if metric.labels and role in metric.by and values.keys() >= set(metric.labels):
                 for labels in product(*(values[label] for label in metric.labels)):
-                    self._counters[name].labels(*labels)
+                    counting[name].labels(*labels)
 
     def event(self, name: str, **fields: object) -> None:
         self._log.info(name, **fields)
