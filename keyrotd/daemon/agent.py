@@ -379,14 +379,13 @@ class RingAgent:
         self._note(standing, held, now_at or 0)
         self._remember_bound(held, now_at or 0)
         tasks = {
-            server.driver.name: _task(server, orders, self._tended.get(server.driver.name))
+            server.driver.name: _task(server, orders, self._tended.get(server.driver.name), self._world.clock)
             for server in self._world.servers
         }
-        started_ms = self._world.clock.boot_ms()
         done = self._world.workers.run(tasks, self.settings.poll_interval_ms)
         self._late({*tasks} - {*done})
         for name, tended in done.items():
-            self._take_note(name, tended, self._world.clock.boot_ms() - started_ms)
+            self._take_note(name, tended)
         self._crashes = tuple(tended.crash for tended in done.values() if tended.crash is not None)
         self._measure_probes()
         if held is not None:
@@ -428,7 +427,7 @@ class RingAgent:
     def _past_bound(self) -> bool:
         return self._remembered.bound is not None and self._remembered.bound.passed(self._world.clock)
 
-    def _take_note(self, name: str, tended: Tended, took_ms: int) -> None:
+    def _take_note(self, name: str, tended: Tended) -> None:
         self._tended[name] = tended
         ring, report, telemetry = self.settings.ring, tended.report, self._world.telemetry
         if tended.drifted:
@@ -436,9 +435,9 @@ class RingAgent:
             telemetry.event("drift.repaired", ring=ring, server=name, instance=tended.instance)
         if tended.installed:
             telemetry.count("installs_total", ring=ring, server=name, outcome="installed")
-            telemetry.observe("install_duration_seconds", took_ms / 1000, server=name)
+            telemetry.observe("install_duration_seconds", tended.took_ms / 1000, server=name)
             epoch = 0 if self._held is None else self._held.window.epoch
-            telemetry.event("window.installed", ring=ring, server=name, epoch=epoch, took_s=took_ms / 1000)
+            telemetry.event("window.installed", ring=ring, server=name, epoch=epoch, took_s=tended.took_ms / 1000)
         elif report.state in {ServerState.FAILED, ServerState.UNREACHABLE}:
             telemetry.count("installs_total", ring=ring, server=name, outcome=report.state.value)
         if tended.installed and self._drops_tickets(report.slots):
@@ -775,5 +774,9 @@ _HINTS = {
 }
 
 
-def _task(server: Server, orders: Orders, before: Tended | None) -> Callable[[], Tended]:
-    return lambda: tend(server, orders, before)
+def _task(server: Server, orders: Orders, before: Tended | None, clock: Clock) -> Callable[[], Tended]:
+    def task() -> Tended:
+        began_ms = clock.boot_ms()
+        return replace(tend(server, orders, before), took_ms=clock.boot_ms() - began_ms)
+
+    return task

@@ -55,7 +55,7 @@ class Tended:
     """
     How a server was left. `wanted` are the names of the keys it was to hold, for `tenure`; `drifted`: it had lost them.
 
-    `crash`: what its driver did that no driver may do.
+    `took_ms` is what that cost, `crash` what its driver did that no driver may do.
     """
 
     report: ServerReport
@@ -64,6 +64,7 @@ class Tended:
     instance: str
     installed: bool = False
     drifted: bool = False
+    took_ms: int = 0
     hint: str | None = None
     crash: Crash | None = None
 
@@ -162,7 +163,12 @@ Tasks = Mapping[str, Callable[[], Tended]]
 
 
 class Workers(Protocol):
-    """Runs tasks side by side; whoever is not done by the deadline is missing from the answer, and comes later."""
+    """
+    Runs tasks side by side; whoever is not done by the deadline is missing from the answer, and comes later.
+
+    What came late and was run again at once is told as one: the server stands as the last run left it, and if that had
+    nothing to install because the one before had, it was installed then.
+    """
 
     def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]: ...
 
@@ -175,12 +181,13 @@ class Threads:
         self._running: dict[str, Future[Tended]] = {}
 
     def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]:
-        done = self._ended()
+        late = self._ended()
         for name, task in tasks.items():
             if name not in self._running:
                 self._running[name] = self._pool.submit(task)
         wait(self._running.values(), timeout=deadline_ms / 1000)
-        return done | self._ended()
+        ended = self._ended()
+        return late | {name: _since(late.get(name), told) for name, told in ended.items()}
 
     def _ended(self) -> dict[str, Tended]:
         # Taken out first: a task that raised must raise once, and be tried again by the next tick.
@@ -189,6 +196,12 @@ class Threads:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _since(late: Tended | None, told: Tended) -> Tended:
+    if late is None or told.installed or not late.installed:
+        return told
+    return replace(told, installed=True, drifted=late.drifted, took_ms=late.took_ms)
 
 
 class Inline:

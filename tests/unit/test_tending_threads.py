@@ -1,6 +1,7 @@
 """Servers side by side: whatever one of them does, it does it once, and to itself."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,20 @@ DONE = Tended(
     tenure=None,
     instance="1",
 )
+
+
+def test_an_install_that_came_late_is_told_with_what_followed_it() -> None:
+    """The run after it finds the server in step, and has nothing to install."""
+    workers, go = Threads(1), threading.Event()
+    late = replace(DONE, installed=True, took_ms=700)
+
+    assert workers.run({"h": lambda: late if go.wait(10) else DONE}, 1) == {}
+    go.set()
+    workers._running["h"].result(10)
+
+    assert workers.run({"h": lambda: replace(DONE, took_ms=1)}, 10_000) == {"h": late}
+    assert workers.run({"h": lambda: DONE}, 10_000) == {"h": DONE}
+    workers.close()
 
 
 def boom() -> Tended:
