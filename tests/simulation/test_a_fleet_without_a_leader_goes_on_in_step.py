@@ -100,6 +100,22 @@ def test_servers_of_three_slots_are_taken_up_along_the_way_that_they_went(
     assert world.claims.crowded == 0
 
 
+def test_servers_of_three_slots_open_the_first_step_after_an_early_rotation() -> None:
+    """What that rotation replaced could have sealed until then, and did not: it takes no slot from what will."""
+    world = fleet(slots=3)
+    world.ask()
+    until_rotation(world)
+    until_in_step(world)
+    assert {node.agent._held.confirmed for node in world.nodes if node.agent._held} == {False}
+    world.store_away()
+
+    alone(world)
+
+    assert world.claims.crowded == 0
+    world.store_back()
+    back(world)
+
+
 def test_nodes_one_epoch_apart_open_each_others_tickets() -> None:
     """The last publish reached one node of three before all went dark."""
     world = steady(fleet(policy=LONG))

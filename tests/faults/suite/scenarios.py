@@ -217,7 +217,10 @@ def store_dead(scene: Scene[Alone]) -> None:
     """The store is dead for five periods, then starts empty."""
     with scene.traffic():
         scene.rotate()
-        scene.stand.die()  # at once: perhaps nobody has heard yet that everyone has the window
+        # Three slots have no room for the ways of those who have heard and of those who have not. The simulation also
+        # has fleets where nobody has.
+        scene.until(scene.heard, "every node has heard that everyone has the window")
+        scene.stand.die()
         scene.meanwhile(_PERIODS * scene.policy.rotation_interval_ms)
         scene.strike(scene.stand.start)
         scene.rotate()

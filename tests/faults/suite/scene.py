@@ -21,6 +21,7 @@ from keyrotd.config import load
 from keyrotd.core.errors import CorruptWindow, StoreUnavailable
 from keyrotd.core.messages import Goal
 from keyrotd.core.policy import Policy
+from keyrotd.daemon.state import decode_cache
 from keyrotd.seal.messages import read_beat
 from keyrotd.store.redis import RedisStore
 from keyrotd.testing.children import start_child, wait_until
@@ -195,6 +196,11 @@ class Scene(Generic[S]):
         beat = read_beat(look.beat, verifiers=self.fleet.verifiers, ring=RING)
         fresh = beat.signed_at > since and all(r.reported_at > since for r in self.fleet.reports(self.store))
         return fresh and beat.confirmed_at is not None and beat.digest == look.digest and self.fleet.in_step(self.store)
+
+    def heard(self) -> bool:
+        """Whether every node knows, by its cache, that all have the window that it holds."""
+        folders = (self.fleet.directory / f"a{number}" / "run" for number in range(1, self.fleet.nodes + 1))
+        return all(decode_cache((folder / f"agent-{RING}.cache").read_bytes()).confirmed_at for folder in folders)
 
     def rotated(self, past_epoch: int) -> bool:
         """Whether keys moved on since: a mend raises the epoch too, but only a rotation brings a new `next`."""
