@@ -195,12 +195,12 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     listening = _listen(view, now_at)
     if listening is not None:
         return listening
-    root = _gone_on_along(view, window, policy, now_at)
     if now_at >= window.seals_until + window.max_stranded_ms:
         return Renew("the fleet was without a leader for too long", None)
+    root = _root(view, window, policy, now_at)
     stepped_at = now_at - (now_at - root.steps_at) % root.step_ms
     ends_at = stepped_at + root.step_ms - 2 * policy.tick_interval_ms
-    ready_at = _ready_at(view, window, policy, now_at, stepped_at=stepped_at, step_ms=root.step_ms)
+    ready_at = _ready_at(view, window, policy, now_at, root=root, stepped_at=stepped_at)
     if now_at < min(ready_at, ends_at):
         return Hold("nodes have just gone a step of succession", min(ready_at, ends_at))
     spread_ms = window.eps_ms + root.step_ms // 8  # as nodes wait for a key that never was `next`, see core/reconcile
@@ -214,30 +214,35 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     return Renew("the fleet went on without a leader", root, overdue=(*taken.waiting, *taken.overdue))
 
 
-def _gone_on_along(view: View, window: Window, policy: Policy, now_at: int) -> Key:
-    """Return the key of `window` whose followers nodes seal with: by their own word, or else by what they go by."""
-    ways = {window.next.name, window.current.name}
-    told = [node.report for node in live(view.nodes, policy, now_at) if node.report.along in ways]
-    # Where they part, whoever has room opens both: it is for servers of few slots that the way matters.
-    told = [report for report in told if report.slots is not None] or told
-    if told:
-        along_next = sum(report.along == window.next.name for report in told)
-        return window.next if 2 * along_next > len(told) else window.current
+def _root(view: View, window: Window, policy: Policy, now_at: int) -> Key:
+    """
+    Return the key of `window` whose followers nodes seal with: what most say, or else what a leader knows.
+
+    Whoever has room opens both ways, so an error, or a lie, costs tickets only of servers with few slots.
+    """
     spread = view.settled_at is not None and view.settled_at < window.seals_until
-    return window.next if spread else window.current
+    known, other = (window.next, window.current) if spread else (window.current, window.next)
+    told = [node.report.along for node in live(view.nodes, policy, now_at)]
+    # Only for a step: whoever changed his word with every step would hold the renewal for as long as he likes.
+    asked_at = max(view.speak_until, window.seals_until, window.published_at)
+    if now_at < asked_at + window.current.step_ms and told.count(other.name) > told.count(known.name):
+        known, other = other, known
+    return known if known.stek is not None or other.stek is None else other
 
 
-def _ready_at(view: View, window: Window, policy: Policy, now_at: int, *, stepped_at: int, step_ms: int) -> int:
+def _ready_at(view: View, window: Window, policy: Policy, now_at: int, *, root: Key, stepped_at: int) -> int:
     """Return the instant of this step from which the follower that is to be `current` can be, by the time alone."""
     # Until all have taken the step, whatever their clocks, that follower is not open everywhere; until max_seal_age
     # before the end of its own step, it could seal for longer than it may.
-    drift_ms = (now_at - window.seals_until) // DRIFT_DIVISOR
-    ready_at = max(stepped_at + window.eps_ms + drift_ms, stepped_at + 2 * step_ms - policy.max_seal_age_ms)
+    taken_at = stepped_at + window.eps_ms + (now_at - window.seals_until) // DRIFT_DIVISOR
+    if root.stek is None:
+        return taken_at  # it will be no follower
+    ready_at = max(taken_at, stepped_at + 2 * root.step_ms - policy.max_seal_age_ms)
     slots = fewest_slots(view.nodes, policy, now_at)
     if slots is None:
         return ready_at
     # Where there are few slots the renewal drops a follower, whose tickets are given the time to end.
-    return max(ready_at, stepped_at - (slots - 3) * step_ms + window.ticket_lifetime_ms + window.eps_ms)
+    return max(ready_at, stepped_at - (slots - 3) * root.step_ms + window.ticket_lifetime_ms + window.eps_ms)
 
 
 def _step_taken(nodes: Iterable[Seen], window: Window, stepped_at: int, policy: Policy, now_at: int) -> "Gate":

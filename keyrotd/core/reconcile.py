@@ -218,15 +218,6 @@ def _since(held: Held, key: Key) -> int:
     return held.sealed.index(key.name) if key.name in held.sealed else len(held.sealed)
 
 
-def _over_at(held: Held, key: Key) -> int | None:
-    """Return when the last ticket ends of a key that this window replaced, if all had the window in time."""
-    window = held.window
-    if key not in window.previous or key.seals_from is None or key.seals_from > window.published_at:
-        return None
-    until = key.seals_until or window.seals_until
-    return min(until, window.published_at + _ahead_ms(window)) + key.opens_until - until
-
-
 def _unspread(held: Held, now_at: int) -> bool:
     """
     Whether `current` came without having been a `next`, and may not be in everywhere yet.
@@ -272,7 +263,6 @@ def changes_at(held: Held, now_at: int) -> int | None:
     ends_at = window.seals_until + window.max_stranded_ms
     bounds = [window.seals_until - _ahead_ms(window), window.seals_until, ends_at]
     bounds += [key.opens_until for key in _opening(held, now_at) if key.stek is not None]
-    bounds += [over_at for key in window.previous if (over_at := _over_at(held, key)) is not None]
     if not held.confirmed:
         bounds.append(window.current.steps_at - _ahead_ms(window))
     if _unspread(held, now_at):
@@ -321,11 +311,15 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
     """
     Most useful first: what this node may have sealed with, the latest first; then what only others may have.
 
-    What this window replaced so long ago that nobody in step can have a ticket of it comes last of all.
+    Shortly before the window ends, what follows it on the node's own way comes before all.
     """
     window, line = held.window, {key.name for key in _line(held, now_at)}
     led = footing(held, now_at) is Footing.LED
     mine = line | {key.name for key in (*window.all, *held.strays)}
+
+    ends_at = window.seals_until
+    ending = ends_at - _ahead_ms(window) <= now_at < ends_at
+    heirs = {key.name for key in _line(held, ends_at) if sealing_at(key, ends_at)} if ending else set[bytes]()
 
     def useful(key: Key) -> tuple[bool, int, bool, bool, int, int]:
         sealed_at, opens_until = usefulness(key)
@@ -335,8 +329,7 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
         begun = begun_at is not None and begun_at <= by_at
         # After a renewal those of its current's own line come first: the fleet went on along that one.
         akin = led and key.born == window.current.born
-        over_at, last_at = _over_at(held, key), min(sealed_at, now_at) if begun else -1
-        alive = over_at is None or now_at < over_at
-        return alive, -_since(held, key), key.name in mine, akin, last_at, opens_until
+        last_at = min(sealed_at, now_at) if begun else -1
+        return key.name in heirs, -_since(held, key), key.name in mine, akin, last_at, opens_until
 
     return sorted(keys, key=useful, reverse=True)

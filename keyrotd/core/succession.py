@@ -185,8 +185,7 @@ def renew(
     all have it (see core/reconcile).
     """
     lines = succession(window)
-    preferred = lines.next if root is not None and root.name == window.next.name else lines.current
-    line = None if root is None else preferred or lines.next or lines.current
+    line = None if root is None else lines.next if root.name == window.next.name else lines.current
     followers = () if line is None else line.open_at(now_at)
     heir = followers[-1] if followers and starts_at(followers[-1]) > now_at else None
     epoch = window.epoch + 1

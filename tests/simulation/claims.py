@@ -20,6 +20,8 @@ youngest ticket of each key on every node after every step is all tickets of eve
 - A node that came without a cache to a stranded fleet, after the store had lost a seed that it went on along and the
   nodes had forgotten that seed, is not in sync until T after all have read what a leader who came back published:
   what was sealed before, only who went on can open.
+- A leader who has no seed at all begins anew, and whoever has its window gives the others eps + R/8, store or no store:
+  who could not read it by then, because the store went away, is not in sync.
 - What the store lost and then only nodes have that the leader who mends has not heard since (cut off, frozen or down,
   so not in sync) nobody in step can have: tickets of such a key that were issued before are not counted.
 - A server without a key file that was restarted is not in sync until its keys were read back again; one with a file is.
@@ -338,10 +340,15 @@ class Claims:
         if digest == self._newest_digest:
             return True
         newer = [known for known in self._by_rank if window.rank < known[0] <= newest.rank]
-        if any(barrier == epoch for (barrier, epoch, *_), _ in newer):
+        if any(barrier == epoch for (barrier, epoch, *_), _ in newer) or self._missed_what_began_anew(window, newest):
             return False
         # None is newer where a node alone holds what the store lost.
         return reference_at - min((out_at for _, out_at in newer), default=reference_at) <= policy.overdue_after_ms
+
+    def _missed_what_began_anew(self, window: Window, newest: Window) -> bool:
+        anew = (w for w in self.windows.values() if window.rank < w.rank <= newest.rank and _anew(w))
+        spread_at = (w.published_at + w.eps_ms + w.current.step_ms // 8 for w in anew)
+        return any(self.world.now >= at - self._slack_ms for at in spread_at)
 
     def _bereft(self, node: "Node") -> bool:
         stored, newest = self.world.store.ring("edge").window, self.newest

@@ -9,9 +9,11 @@ from tests.simulation.weather import BRISK
 from tests.simulation.world import Fleet, Machine, Node
 
 
-def fleet(*, policy: Policy = BRISK, schedulers: int = 1, nodes: int = 3, slots: int | None = None) -> Fleet:
+def fleet(
+    *, policy: Policy = BRISK, schedulers: int = 1, nodes: int = 3, slots: int | None = None, seed: int = 7
+) -> Fleet:
     """Return a fleet that has had its first window for a moment."""
-    world = Fleet(policy, seed=7, schedulers=schedulers)
+    world = Fleet(policy, seed=seed, schedulers=schedulers)
     for _ in range(nodes):
         world.add_node(Twin(name="tls", slots=slots, ring_buffer=slots is not None, file=True))
     world.wait_for(lambda: in_step(world), 2 * policy.rotation_interval_ms)

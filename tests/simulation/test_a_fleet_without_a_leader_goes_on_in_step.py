@@ -79,18 +79,20 @@ def test_servers_of_three_slots_do_too() -> None:
 @pytest.mark.parametrize("heard", [True, False], ids=["all knew its last window to be everywhere", "nobody knew"])
 @pytest.mark.parametrize("lost", [True, False], ids=["the store comes back empty", "as it was"])
 @pytest.mark.parametrize("phase", range(8))
+@pytest.mark.parametrize("seed", [7, 8])
+@pytest.mark.parametrize("periods", [1, PERIODS])
 def test_servers_of_three_slots_are_taken_up_along_the_way_that_they_went(
-    *, heard: bool, lost: bool, phase: int
+    *, heard: bool, lost: bool, phase: int, seed: int, periods: int
 ) -> None:
     """They open ahead what follows on their own way and no other, at whatever instant of a step the leader is back."""
-    world = fleet(slots=3)
+    world = fleet(slots=3, seed=seed)
     until_rotation(world)
     until_in_step(world)
     if heard:
         world.run(world.policy.rotation_interval_ms // 2)
     assert {node.agent._held.spread for node in world.nodes if node.agent._held} == {heard}
     world.store_away()
-    world.run(PERIODS * world.policy.rotation_interval_ms + phase * world.policy.rotation_interval_ms // 8)
+    world.run(periods * world.policy.rotation_interval_ms + phase * world.policy.rotation_interval_ms // 8)
 
     world.store_back()
     if lost:

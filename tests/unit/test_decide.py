@@ -29,6 +29,7 @@ from keyrotd.core.decide import (
 )
 from keyrotd.core.messages import Goal, NodeState, Report
 from keyrotd.core.policy import Interval, Policy, impossible
+from keyrotd.core.succession import succession
 from keyrotd.core.window import MAX_ANCESTORS, MAX_KEYS, Window
 from tests.unit.builders import (
     DAY,
@@ -223,16 +224,56 @@ def test_nodes_are_taken_up_along_what_they_say_that_they_went_on_along() -> Non
     assert at(early_at, lost, None) == Renew(_WENT_ON, THREE.next)
 
 
-def test_where_nodes_went_on_along_two_ways_those_with_few_slots_are_taken_up() -> None:
-    """Who has room opens what follows both; few slots have none for the other."""
-    ready_at = THREE.seals_until + THREE.eps_ms + THREE.eps_ms // 1000
-    said = [replace(report(node, THREE), along=THREE.next.name) for node in "abc"]
-    said.append(replace(report("d", THREE, slots=6), along=THREE.current.name))
-    nodes = [seen(replace(one, reported_at=ready_at), ready_at) for one in said]
+def test_nobody_holds_the_renewal_by_naming_another_way_with_every_step() -> None:
+    """Whoever was asked for earlier has followers on two grids; a node would always have just gone a step on one."""
+    early = rotated(TWO, TWO.published_at + 2 * HOUR)
+    assert early.current.steps_at % early.next.step_ms != early.next.steps_at % early.next.step_ms
+    acts = []
 
-    found = decide(view(THREE, nodes, remembered=THREE, settled_at=T0), POLICY, ready_at)
+    for minute in range(0, 3 * 4 * 60, 10):
+        now_at = early.seals_until + minute * MINUTE
+        ways = (early.current, early.next)
+        just = min(ways, key=lambda key: (now_at - key.steps_at) % key.step_ms).name
+        liars = [replace(report(node, early, slots=3), along=just, reported_at=now_at) for node in "lmno"]
+        nodes = [seen(said, now_at) for said in (replace(report("a", early), reported_at=now_at), *liars)]
+        acts.append(decide(view(early, nodes, remembered=early), POLICY, now_at))
 
-    assert found == Renew(_WENT_ON, THREE.current)
+    assert any(isinstance(act, Renew) for act in acts[: 2 * 4 * 6])
+
+
+def test_what_is_taken_up_is_what_the_decision_went_by_where_a_seed_is_lost() -> None:
+    """Nodes say `current`, whose seed the store has forgotten: bounds and instants are those of `next` then."""
+    tight = policy(max_seal_age_ms=5 * HOUR)
+    _, two = reigned(2, rules=tight)
+    early = rotated(two, two.published_at + HOUR, rules=tight)
+    lost = early.at(early.current.opens_until)
+    assert (lost.current.stek is None, lost.next.stek is None) == (True, False)
+    told = [replace(report(node, lost), along=lost.current.name) for node in "abc"]
+    made = []
+
+    for now_at in range(early.current.opens_until, early.next.opens_until, 5 * MINUTE):
+        shown = view(lost, [seen(replace(said, reported_at=now_at), now_at) for said in told], remembered=lost)
+        window = enact(decide(shown, tight, now_at), shown, tight, now_at, chance(9))
+        followers = {key.name for key in succession(lost).open_at(now_at)}
+        made += [] if window is None else [(window.seals_until - now_at, window.current.name in followers)]
+
+    assert made
+    assert all(seals_ms <= tight.max_seal_age_ms and follows for seals_ms, follows in made)
+
+
+def test_where_no_seed_is_left_the_renewal_comes_whatever_the_bounds() -> None:
+    """What comes then follows nothing: it need not fit into the rest of anybody's step."""
+    tight = policy(max_seal_age_ms=4 * HOUR + 30 * MINUTE + 1_000, overdue_after_ms=30 * MINUTE)
+    _, two = reigned(2, rules=tight)
+    lost = two.at(two.next.opens_until)
+    acts = []
+
+    for minute in range(4 * 60):
+        now_at = two.next.opens_until + minute * MINUTE
+        nodes = [seen(replace(report(node, lost), reported_at=now_at), now_at) for node in "abc"]
+        acts.append(decide(view(lost, nodes, remembered=lost), tight, now_at))
+
+    assert any(isinstance(act, Renew) for act in acts)
 
 
 def test_the_renewal_waits_for_nodes_whose_servers_have_not_gone_the_step() -> None:
@@ -266,8 +307,8 @@ def test_no_node_that_says_it_is_slow_holds_the_renewal_for_longer_than_a_step()
 
 def test_keys_that_nobody_expects_are_not_published_shortly_before_a_step() -> None:
     """Until all have them, nodes seal with what followed so far: that must not end meanwhile."""
-    lost = THREE.at(THREE.current.opens_until)
-    step_at = THREE.current.steps_at + 3 * lost.current.step_ms
+    lost = THREE.at(THREE.next.opens_until)
+    step_at = THREE.current.steps_at + 4 * lost.current.step_ms
     late_at = step_at - MINUTE
     early_at = step_at - 2 * HOUR
 
