@@ -384,9 +384,10 @@ class RingAgent:
         }
         done = self._world.workers.run(tasks, self.settings.poll_interval_ms)
         self._late({*tasks} - {*done})
-        for name, tended in done.items():
-            self._take_note(name, tended)
-        self._crashes = tuple(tended.crash for tended in done.values() if tended.crash is not None)
+        for name, told in done.items():
+            for tended in told:
+                self._take_note(name, tended)
+        self._crashes = tuple(tended.crash for told in done.values() for tended in told if tended.crash is not None)
         self._measure_probes()
         if held is not None:
             self._raise_floor(held.window)

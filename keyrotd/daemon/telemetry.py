@@ -135,7 +135,7 @@ COUNTERS: Mapping[str, Metric] = MappingProxyType(
 )
 HISTOGRAMS: Mapping[str, Metric] = MappingProxyType(
     {
-        "install_duration_seconds": Metric("Install and read back, per server.", ("server",), _AGENT),
+        "install_duration_seconds": Metric("Look, install, read back and probe, per server.", ("server",), _AGENT),
         "propagation_duration_seconds": Metric("From published to read back on this node.", ("ring",), _AGENT),
         "tick_duration_seconds": Metric("One tick, from its start to its end.", (), _BOTH),
     }

@@ -55,7 +55,7 @@ class Tended:
     """
     How a server was left. `wanted` are the names of the keys it was to hold, for `tenure`; `drifted`: it had lost them.
 
-    `took_ms` is what that cost, `crash` what its driver did that no driver may do.
+    `took_ms` is how long it took to look, install, read back and probe, `crash` what its driver did that no driver may.
     """
 
     report: ServerReport
@@ -166,11 +166,10 @@ class Workers(Protocol):
     """
     Runs tasks side by side; whoever is not done by the deadline is missing from the answer, and comes later.
 
-    What came late and was run again at once is told as one: the server stands as the last run left it, and if that had
-    nothing to install because the one before had, it was installed then.
+    What came late comes before what a server was asked since: one after the other, the last is how it stands.
     """
 
-    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]: ...
+    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, tuple[Tended, ...]]: ...
 
 
 class Threads:
@@ -180,33 +179,27 @@ class Threads:
         self._pool = ThreadPoolExecutor(max_workers=max(count, 1), thread_name_prefix="server")
         self._running: dict[str, Future[Tended]] = {}
 
-    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]:
+    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, tuple[Tended, ...]]:
         late = self._ended()
         for name, task in tasks.items():
             if name not in self._running:
                 self._running[name] = self._pool.submit(task)
         wait(self._running.values(), timeout=deadline_ms / 1000)
         ended = self._ended()
-        return late | {name: _since(late.get(name), told) for name, told in ended.items()}
+        return {name: (*late.get(name, ()), *ended.get(name, ())) for name in {**late, **ended}}
 
-    def _ended(self) -> dict[str, Tended]:
+    def _ended(self) -> dict[str, tuple[Tended]]:
         # Taken out first: a task that raised must raise once, and be tried again by the next tick.
         ended = {name: self._running.pop(name) for name in [n for n, future in self._running.items() if future.done()]}
-        return {name: future.result() for name, future in ended.items()}
+        return {name: (future.result(),) for name, future in ended.items()}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _since(late: Tended | None, told: Tended) -> Tended:
-    if late is None or told.installed or not late.installed:
-        return told
-    return replace(told, installed=True, drifted=late.drifted, took_ms=late.took_ms)
-
-
 class Inline:
     """The twin: one after the other, in the caller's thread."""
 
-    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, Tended]:
+    def run(self, tasks: Tasks, deadline_ms: int) -> dict[str, tuple[Tended, ...]]:
         _ = deadline_ms
-        return {name: task() for name, task in tasks.items()}
+        return {name: (task(),) for name, task in tasks.items()}

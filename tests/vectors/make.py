@@ -618,6 +618,17 @@ def message_vectors() -> dict[str, tuple[str, str, str | bytes]]:
             report(ALONG.replace("report v2", "report v1")),
         ),
         "report_of_succession_by_half_a_name": ("malformed", "eight bytes", report(ALONG.replace("ab" * 16, "ab" * 8))),
+        "report_of_succession_and_peers": (
+            "ok",
+            "in this order",
+            report(f"{ALONG}peers haproxy 192.0.2.7:443 2 3\n"),
+        ),
+        "report_of_peers_and_succession": (
+            "malformed",
+            "in the other",
+            report(ALONG.replace("along", "peers haproxy 192.0.2.7:443 2 3\nalong")),
+        ),
+        "report_of_succession_twice": ("malformed", "it goes on along one", report(f"{ALONG}along {'cd' * 16}\n")),
         "report_version_2_without_peers": (
             "ok",
             "as whoever writes no version 1 any more says it",
