@@ -200,15 +200,18 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
     root = _root(view, window, policy, now_at)
     stepped_at = now_at - (now_at - root.steps_at) % root.step_ms
     ends_at = stepped_at + root.step_ms - 2 * policy.tick_interval_ms
+    if root.stek is None:
+        # What comes then follows nothing: nodes wait for it, and meanwhile seal with what followed so far.
+        ends_at -= window.eps_ms + root.step_ms // 8  # see core/reconcile
     ready_at = _ready_at(view, window, policy, now_at, root=root, stepped_at=stepped_at)
     if now_at < min(ready_at, ends_at):
         return Hold("nodes have just gone a step of succession", min(ready_at, ends_at))
-    spread_ms = window.eps_ms + root.step_ms // 8  # as nodes wait for a key that never was `next`, see core/reconcile
-    if root.stek is None and now_at >= ends_at - spread_ms:
+    if root.stek is None and ready_at < ends_at <= now_at:
         return Hold("nodes are about to go a step of succession", stepped_at + root.step_ms)
     taken = _step_taken(view.nodes, window, stepped_at, policy, now_at)
     # However many nodes say that they are slow, the ring gets its keys within one step.
-    until = min(taken.until or 0, ready_at + max(policy.overdue_after_ms, policy.node_ttl_ms), ends_at)
+    latest_at = ends_at - (2 * policy.tick_interval_ms if root.stek is None else 0)  # or it would be held as above
+    until = min(taken.until or 0, ready_at + max(policy.overdue_after_ms, policy.node_ttl_ms), latest_at)
     if now_at < until:
         return Hold(f"waiting for {listed(taken.waiting)} to go a step of succession", until)
     return Renew("the fleet went on without a leader", root, overdue=(*taken.waiting, *taken.overdue))
@@ -216,9 +219,10 @@ def _renewal(view: View, window: Window, policy: Policy, now_at: int) -> Decisio
 
 def _root(view: View, window: Window, policy: Policy, now_at: int) -> Key:
     """
-    Return the key of `window` whose followers nodes seal with: what most say, or else what a leader knows.
+    Return the key of `window` whose followers are taken up, one that has its seed.
 
-    Whoever has room opens both ways, so an error, or a lie, costs tickets only of servers with few slots.
+    That is what more nodes say that they go on along, for one step; or else what a leader knows. Whoever has room opens
+    both ways, so an error, or a lie, costs tickets only of servers with few slots.
     """
     spread = view.settled_at is not None and view.settled_at < window.seals_until
     known, other = (window.next, window.current) if spread else (window.current, window.next)

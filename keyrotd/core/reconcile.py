@@ -261,7 +261,7 @@ def changes_at(held: Held, now_at: int) -> int | None:
     """Return the first instant after now at which `keys_at` would answer otherwise; None: only a new window matters."""
     window = held.window
     ends_at = window.seals_until + window.max_stranded_ms
-    bounds = [window.seals_until - _ahead_ms(window), window.seals_until, ends_at]
+    bounds = [window.seals_until - ahead_ms for ahead_ms in (_ahead_ms(window), window.eps_ms, 0)] + [ends_at]
     bounds += [key.opens_until for key in _opening(held, now_at) if key.stek is not None]
     if not held.confirmed:
         bounds.append(window.current.steps_at - _ahead_ms(window))
@@ -311,15 +311,16 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
     """
     Most useful first: what this node may have sealed with, the latest first; then what only others may have.
 
-    Shortly before the window ends, what follows it on the node's own way comes before all.
+    For eps before the window ends, what this node will seal with then comes before all.
     """
     window, line = held.window, {key.name for key in _line(held, now_at)}
     led = footing(held, now_at) is Footing.LED
     mine = line | {key.name for key in (*window.all, *held.strays)}
 
     ends_at = window.seals_until
-    ending = ends_at - _ahead_ms(window) <= now_at < ends_at
-    heirs = {key.name for key in _line(held, ends_at) if sealing_at(key, ends_at)} if ending else set[bytes]()
+    # No earlier: until then tickets of the key before `current` may live.
+    ending = ends_at - window.eps_ms <= now_at < ends_at
+    own = {key.name for key in _line(held, ends_at) if sealing_at(key, ends_at)} if ending else set[bytes]()
 
     def useful(key: Key) -> tuple[bool, int, bool, bool, int, int]:
         sealed_at, opens_until = usefulness(key)
@@ -330,6 +331,6 @@ def _ranked(keys: Iterable[Key], held: Held, now_at: int) -> list[Key]:
         # After a renewal those of its current's own line come first: the fleet went on along that one.
         akin = led and key.born == window.current.born
         last_at = min(sealed_at, now_at) if begun else -1
-        return key.name in heirs, -_since(held, key), key.name in mine, akin, last_at, opens_until
+        return key.name in own, -_since(held, key), key.name in mine, akin, last_at, opens_until
 
     return sorted(keys, key=useful, reverse=True)

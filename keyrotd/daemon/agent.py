@@ -456,7 +456,8 @@ class RingAgent:
             before = self._tended.get(name)
             words = f"server {name}: has not answered within {self.settings.poll_interval_ms} ms"
             if before is not None:
-                report = replace(before.report, state=ServerState.UNREACHABLE, fault=words)
+                # Whatever the probe says in the end, it is asked again: the run that follows may know only what was.
+                report = replace(before.report, state=ServerState.UNREACHABLE, probe=ProbeState.NONE, fault=words)
                 self._tended[name] = replace(before, report=report)
             self._say(f"server {name}", words, hint=_LATE, server=name)
 

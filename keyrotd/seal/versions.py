@@ -1,9 +1,9 @@
 """
 Versions: what is written is in the oldest version that can say it; what is read is of the newest, or the one before.
 
-So hosts may be upgraded in any order as long as nobody uses what only the new version can say; a report, which is heard
-whatever its version, may say more by itself. To say more: raise NEWEST, and keep to what every
-reader relies on, of versions that it has never seen, too:
+So hosts may be upgraded in any order as long as nobody uses what only the new version can say (or, for a report, does
+so: it is heard whatever its version). To say more: raise NEWEST, and keep to what every reader relies on, of versions
+that it has never seen, too:
 
     the first line is `keyrotd KIND vN`, then come all lines of version N - 1 as they were, then those that N adds
     none of those it adds need be there: whoever writes no version 1 any more says in version 2 what 1 could have said

@@ -346,9 +346,11 @@ class Claims:
         return reference_at - min((out_at for _, out_at in newer), default=reference_at) <= policy.overdue_after_ms
 
     def _missed_what_began_anew(self, window: Window, newest: Window) -> bool:
+        if self.world.reachable:
+            return False
         anew = (w for w in self.windows.values() if window.rank < w.rank <= newest.rank and _anew(w))
         spread_at = (w.published_at + w.eps_ms + w.current.step_ms // 8 for w in anew)
-        return any(self.world.now >= at - self._slack_ms for at in spread_at)
+        return any(self.world.now >= at - self.skew_ms for at in spread_at)
 
     def _bereft(self, node: "Node") -> bool:
         stored, newest = self.world.store.ring("edge").window, self.newest

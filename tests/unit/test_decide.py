@@ -263,7 +263,8 @@ def test_what_is_taken_up_is_what_the_decision_went_by_where_a_seed_is_lost() ->
 
 def test_where_no_seed_is_left_the_renewal_comes_whatever_the_bounds() -> None:
     """What comes then follows nothing: it need not fit into the rest of anybody's step."""
-    tight = policy(max_seal_age_ms=4 * HOUR + 30 * MINUTE + 1_000, overdue_after_ms=30 * MINUTE)
+    tight = policy(max_seal_age_ms=4 * HOUR + 30 * MINUTE, overdue_after_ms=29 * MINUTE)
+    assert not list(impossible(tight, slots=None, notice_delay_ms=0))
     _, two = reigned(2, rules=tight)
     lost = two.at(two.next.opens_until)
     acts = []
