@@ -5,8 +5,9 @@ Nothing is removed because something could not be read: a window that is not new
 refused by reason and the keys stay. Only a higher barrier makes a key go before its own `opens_until`.
 
 Where no leader is heard, a node goes on along the newest key that it knows to be in everywhere: `next` if a beat
-confirmed the window, from the instant at which a leader would have promoted it; else `current`; and from the window's
-`seals_until` on with their followers (core/succession). What any other node in step may seal with meanwhile, it opens.
+confirmed the window, from the instant at which a leader would have promoted it (unless the window ends within T); else
+`current`; and from the window's `seals_until` on with their followers (core/succession). What any other node in step
+may seal with meanwhile, it opens.
 """
 
 from collections.abc import Iterable, Iterator
@@ -60,7 +61,9 @@ class Held:
         line = self.succession
         if line is None and (silent or missed or now_at >= window.seals_until - _ahead_ms(window)):
             line = succession(window)
-        stands_in = silent and self.spread and window.stands_in_at <= now_at < window.seals_until
+        # Not shortly before the window ends: three keys within T are more than three slots open.
+        last_at = window.seals_until - window.ticket_lifetime_ms - window.eps_ms
+        stands_in = silent and self.spread and window.stands_in_at <= now_at < last_at
         gone = replace(self, succession=line, stood_in=self.stood_in or stands_in)
         key = _sealing(gone, now_at)
         if key is None or self.sealed[:1] == (key.name,):

@@ -129,6 +129,16 @@ def test_steps_are_counted_from_the_end_of_the_last_window() -> None:
     assert [steps(on(held, at), at) for at in (end_at - 1, end_at, end_at + R_MS - 1, end_at + R_MS)] == [0, 1, 1, 2]
 
 
+def test_next_stands_in_unless_the_window_ends_before_the_last_ticket_of_current_does() -> None:
+    """Three keys within T are more than three slots open: `current`, `next`, and what follows that."""
+    held = Held(window=THREE).heard(THREE.published_at + MINUTE)
+    late_at = THREE.seals_until - T_MS - THREE.eps_ms
+
+    assert sealing(on(held, late_at - 1), late_at - 1) == THREE.next.stek
+    assert sealing(on(held, late_at), late_at) == THREE.current.stek
+    assert sealing(on(on(held, late_at - 1), late_at), late_at) == THREE.next.stek
+
+
 def test_a_leader_that_is_heard_again_in_time_is_followed() -> None:
     held = on(Held(window=THREE).heard(THREE.published_at + MINUTE), THREE.published_at + R_MS + MINUTE)
     four = rotated(THREE, THREE.published_at + R_MS + HOUR)
