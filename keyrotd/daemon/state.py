@@ -171,7 +171,7 @@ def decode_cache(data: bytes) -> Cache:
 
 
 def _names(rest: str) -> tuple[bytes, ...]:
-    return tuple(bytes.fromhex(lines.key_name(word)) for word in rest.split(" "))
+    return tuple(lines.key_name(word) for word in rest.split(" "))
 
 
 #: The hint for a memory that is lost.

@@ -162,7 +162,12 @@ def hexadecimal(length: int) -> Callable[[str], str]:
 
 digest = hexadecimal(64)
 key_id = hexadecimal(16)
-key_name = hexadecimal(32)
+_key_name = hexadecimal(32)
+
+
+def key_name(word: str) -> bytes:
+    """The 16 public bytes by which a key is known."""
+    return bytes.fromhex(_key_name(word))
 
 
 def base64_of(length: int) -> Callable[[str], bytes]:

@@ -89,7 +89,7 @@ def _line(role: str, ring: str, kek: Kek) -> Callable[[str], Line]:
         words, sealed = rest.rsplit(" ", 1)
         key, roots, ends_at = words.rsplit(" ", 2)
         return Line(
-            roots=tuple(bytes.fromhex(lines.key_name(root)) for root in roots.split(",")),
+            roots=tuple(lines.key_name(root) for root in roots.split(",")),
             oldest=_opened(key_of(key), f"{role} {words}", sealed, ring, kek),
             ends_at=lines.number(ends_at),
         )

@@ -295,7 +295,7 @@ def _report(body: Lines) -> Report:
         poll_interval_ms=body.take("poll_interval_ms", lines.number),
         accepts=_accepts(body),
         servers=tuple(_servers(body)),
-        along=body.take("along", _key_name) if body.next_is("along", since=2) else None,
+        along=body.take("along", lines.key_name) if body.next_is("along", since=2) else None,
     )
     report = replace(report, servers=_with_peers(report.servers, body))
     body.end()
@@ -304,10 +304,6 @@ def _report(body: Lines) -> Report:
     if len({server.name for server in report.servers}) != len(report.servers):
         lines.refuse("report: names a server twice")
     return report
-
-
-def _key_name(word: str) -> bytes:
-    return bytes.fromhex(lines.key_name(word))
 
 
 def _newer_report(found: Frame) -> Report:

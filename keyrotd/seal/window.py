@@ -162,7 +162,7 @@ def key_of(rest: str) -> Key:
     """A key from what a header says of it (`key_words`); ValueError for anything else."""
     name, born, made_at, seals_from, seals_until, opens_until, steps_at, step_ms = rest.split(" ")
     return Key(
-        name=bytes.fromhex(lines.key_name(name)),
+        name=lines.key_name(name),
         stek=None,
         born=lines.number(born),
         made_at=lines.number(made_at),
@@ -187,7 +187,7 @@ def _seeds(found: Envelope) -> dict[bytes, bytes]:
 
 def _seed_words(rest: str) -> tuple[bytes, bytes]:
     name, seed = rest.split(" ")
-    return bytes.fromhex(lines.key_name(name)), SEALED_SEED(seed)
+    return lines.key_name(name), SEALED_SEED(seed)
 
 
 def _sealed_seeds(window: Window, kek: Kek, rand: Rand) -> dict[bytes, bytes]:
