@@ -263,8 +263,8 @@ def _opening(held: Held, now_at: int) -> tuple[Key, ...]:
 def changes_at(held: Held, now_at: int) -> int | None:
     """Return the first instant after now at which `keys_at` would answer otherwise; None: only a new window matters."""
     window = held.window
-    ends_at = window.seals_until + window.max_stranded_ms
-    bounds = [window.seals_until - ahead_ms for ahead_ms in (_ahead_ms(window), window.eps_ms, 0)] + [ends_at]
+    ends_at = window.seals_until
+    bounds = [ends_at - _ahead_ms(window), ends_at - window.eps_ms, ends_at, ends_at + window.max_stranded_ms]
     bounds += [key.opens_until for key in _opening(held, now_at) if key.stek is not None]
     if not held.confirmed:
         bounds.append(window.current.steps_at - _ahead_ms(window))

@@ -186,12 +186,12 @@ class Threads:
                 self._running[name] = self._pool.submit(task)
         wait(self._running.values(), timeout=deadline_ms / 1000)
         ended = self._ended()
-        return {name: (*late.get(name, ()), *ended.get(name, ())) for name in {**late, **ended}}
+        return {name: tuple(done[name] for done in (late, ended) if name in done) for name in {**late, **ended}}
 
-    def _ended(self) -> dict[str, tuple[Tended]]:
+    def _ended(self) -> dict[str, Tended]:
         # Taken out first: a task that raised must raise once, and be tried again by the next tick.
         ended = {name: self._running.pop(name) for name in [n for n, future in self._running.items() if future.done()]}
-        return {name: (future.result(),) for name, future in ended.items()}
+        return {name: future.result() for name, future in ended.items()}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

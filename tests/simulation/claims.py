@@ -349,8 +349,7 @@ class Claims:
         if self.world.reachable:
             return False
         anew = (w for w in self.windows.values() if window.rank < w.rank <= newest.rank and _anew(w))
-        spread_at = (w.published_at + w.eps_ms + w.current.step_ms // 8 for w in anew)
-        return any(self.world.now >= at - self.skew_ms for at in spread_at)
+        return any(self.world.now >= _spread_at(w) - self.skew_ms for w in anew)
 
     def _bereft(self, node: "Node") -> bool:
         stored, newest = self.world.store.ring("edge").window, self.newest
@@ -362,8 +361,7 @@ class Claims:
         shown = [window.rank for window in read if window is not None]
         if whole is not None and len(shown) == len(self.world.nodes) and min(shown) >= whole:
             # Until then nodes seal with what they went on along, unless they hear that all have the new keys.
-            spread_at = 0 if newest is None else newest.published_at + newest.eps_ms + newest.current.step_ms // 8
-            settled_at = max(self.world.now, spread_at)
+            settled_at = max(self.world.now, 0 if newest is None else _spread_at(newest))
             self._lost_until = settled_at + self.world.policy.ticket_lifetime_ms + self._slack_ms
             self._whole_rank = None
         if self.world.now >= self._lost_until:
@@ -463,6 +461,11 @@ def _anew(window: Window) -> bool:
     """Whether a leader began anew, for want of a key to go on along."""
     sprung = window.current.made_at == window.published_at
     return sprung and bool(window.ancestors) and window.current.born != window.barrier
+
+
+def _spread_at(window: Window) -> int:
+    """Until when whoever has a window that began anew waits for those who have not, unless it hears that all have."""
+    return window.published_at + window.eps_ms + window.current.step_ms // 8
 
 
 def _followers(held: Held, node: "Node") -> tuple[Key, ...]:
